@@ -14,7 +14,7 @@ use crate::vhdx::VhdxEncoder;
 use crate::vmdk::{VmdkSparseEncoder, VmdkStreamEncoder};
 
 /// Writes a disk of that size in that format into an empty target, which will be a file of that name.
-pub fn encoder<'a, T: Target + 'a>(
+pub fn open_encoder<'a, T: Target + 'a>(
     format: Format,
     target: T,
     size: u64,

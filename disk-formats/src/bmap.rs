@@ -38,7 +38,7 @@ const BLOCK: u64 = BLOCK_BYTES as u64;
 const NO_HASH: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 
 impl<T: Target> Encoder for BmapEncoder<T> {
-    fn packing(&self) -> Packing {
+    fn wanted_packing(&self) -> Packing {
         Packing::MapHashes
     }
 
@@ -48,12 +48,13 @@ impl<T: Target> Encoder for BmapEncoder<T> {
             let (first, last) = (range.start / BLOCK, (range.end - 1) / BLOCK);
             self.blocks += last - first + 1;
             let blocks = if first == last { first.to_string() } else { format!("{first}-{last}") };
-            let _ = writeln!(self.ranges, "        <Range chksum=\"{}\"> {blocks} </Range>", hex(sha256));
+            let _ =
+                writeln!(self.ranges, "        <Range chksum=\"{}\"> {blocks} </Range>", encode_hex(sha256));
         }
         Ok(())
     }
 
-    fn finish(mut self: Box<Self>, content: &Content) -> io::Result<()> {
+    fn finish_artefact(mut self: Box<Self>, content: &Content) -> io::Result<()> {
         let size = content.size;
         let text = format!(
             "<?xml version=\"1.0\" ?>\n\
@@ -70,7 +71,7 @@ impl<T: Target> Encoder for BmapEncoder<T> {
             self.blocks,
             self.ranges
         );
-        let text = text.replacen(NO_HASH, &hex(&Sha256::digest(text.as_bytes())), 1);
+        let text = text.replacen(NO_HASH, &encode_hex(&Sha256::digest(text.as_bytes())), 1);
         self.target.write_at(text.as_bytes(), 0)?;
         self.target.set_length(text.len() as u64)
     }
@@ -90,7 +91,7 @@ const MAX_TEXT_BYTES: usize = 32 << 20;
 
 impl Bmap {
     /// Reads a map, and checks that it is whole and in order.
-    pub fn parse(text: &str) -> Result<Self, ParseBmapError> {
+    pub fn parse_map(text: &str) -> Result<Self, ParseBmapError> {
         if text.len() > MAX_TEXT_BYTES {
             return Err(ParseBmapError::TooLarge);
         }
@@ -109,7 +110,7 @@ impl Bmap {
             return Err(ParseBmapError::Checksum);
         }
         let given = field("BmapFileChecksum")?;
-        if hex(&Sha256::digest(text.replacen(given, NO_HASH, 1).as_bytes())) != given {
+        if encode_hex(&Sha256::digest(text.replacen(given, NO_HASH, 1).as_bytes())) != given {
             return Err(ParseBmapError::Damaged);
         }
         let map = root.children().find(|node| node.has_tag_name("BlockMap"));
@@ -159,7 +160,7 @@ pub enum ParseBmapError {
 
 /// The digits of a hash.
 #[must_use]
-pub fn hex(bytes: &[u8]) -> String {
+pub fn encode_hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
         let _ = write!(text, "{byte:02x}");
         text

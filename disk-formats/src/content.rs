@@ -41,7 +41,7 @@ impl ContentHasher {
         }
     }
 
-    pub(crate) fn finish(self) -> Content {
+    pub(crate) fn finish_hash(self) -> Content {
         Content { size: self.size, mapped: self.mapped, digest: self.hasher.finalize().into() }
     }
 }
@@ -59,7 +59,7 @@ pub struct Content {
 impl Content {
     /// An identifier for this purpose, in the form of a UUID of version 8 (RFC 9562): custom bits, here of a SHA-256.
     #[must_use]
-    pub fn identifier(&self, purpose: &str) -> [u8; 16] {
+    pub fn derive_identifier(&self, purpose: &str) -> [u8; 16] {
         let mut hasher = Sha256::new();
         hasher.update(self.digest);
         hasher.update(purpose.as_bytes());

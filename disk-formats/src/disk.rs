@@ -22,20 +22,20 @@ pub const SECTOR: u64 = 512;
 /// Bytes that can be read anywhere: a file, a part of one, or memory.
 pub trait ReadAt: Send + Sync {
     /// How many there are.
-    fn length(&self) -> io::Result<u64>;
+    fn byte_length(&self) -> io::Result<u64>;
 
     /// Reads exactly so many from there.
     fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()>;
 
     /// The first run of bytes at or behind `offset` that may be other than zero.
     fn next_data(&self, offset: u64) -> io::Result<Option<Range<u64>>> {
-        let length = self.length()?;
+        let length = self.byte_length()?;
         Ok((offset < length).then_some(offset..length))
     }
 }
 
 impl ReadAt for File {
-    fn length(&self) -> io::Result<u64> {
+    fn byte_length(&self) -> io::Result<u64> {
         let found = self.metadata()?;
         if found.is_file() {
             return Ok(found.len());
@@ -58,7 +58,7 @@ impl ReadAt for File {
             Err(Errno::ENXIO) => return Ok(None),
             // Block devices do not know it.
             Err(Errno::EINVAL) => {
-                let length = self.length()?;
+                let length = self.byte_length()?;
                 return Ok((offset < length).then_some(offset..length));
             }
             Err(error) => return Err(error.into()),
@@ -69,7 +69,7 @@ impl ReadAt for File {
 }
 
 impl ReadAt for Vec<u8> {
-    fn length(&self) -> io::Result<u64> {
+    fn byte_length(&self) -> io::Result<u64> {
         Ok(self.len() as u64)
     }
 
@@ -97,7 +97,7 @@ impl FilePart {
 }
 
 impl ReadAt for FilePart {
-    fn length(&self) -> io::Result<u64> {
+    fn byte_length(&self) -> io::Result<u64> {
         Ok(self.range.end.saturating_sub(self.range.start))
     }
 
@@ -113,7 +113,7 @@ impl ReadAt for FilePart {
 /// A disk's content.
 pub trait ReadDisk: Send + Sync + fmt::Debug {
     /// How large the disk is, a multiple of [`SECTOR`].
-    fn size(&self) -> u64;
+    fn disk_size(&self) -> u64;
 
     /// Reads exactly so many bytes from there.
     fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()>;

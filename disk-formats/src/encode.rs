@@ -19,13 +19,13 @@ use crate::piece::{self, PIECE_BYTES, Piece};
 /// Writes one artefact.
 pub trait Encoder: Send {
     /// How it wants the pieces.
-    fn packing(&self) -> Packing;
+    fn wanted_packing(&self) -> Packing;
 
     /// Takes the next piece.
     fn add(&mut self, piece: &Piece, packed: &Packed) -> io::Result<()>;
 
     /// Writes what follows from the whole.
-    fn finish(self: Box<Self>, content: &Content) -> io::Result<()>;
+    fn finish_artefact(self: Box<Self>, content: &Content) -> io::Result<()>;
 }
 
 /// How a pass is done.
@@ -48,7 +48,7 @@ const MAX_WORKERS: usize = 32;
 const MAX_XZ_WORKERS: usize = 2;
 
 /// Reads the disk once and writes all artefacts.
-pub fn encode(
+pub fn encode_disk(
     disk: &dyn ReadDisk,
     mut encoders: Vec<Box<dyn Encoder + '_>>,
     pass: &mut Pass<'_>,
@@ -64,15 +64,15 @@ pub fn encode(
     let content = thread::scope(|scope| {
         for _ in 0..threads {
             let (done, waiting) = (done.clone(), &waiting);
-            scope.spawn(move || work(disk, mapped, waiting, &done));
+            scope.spawn(move || pack_pieces(disk, mapped, waiting, &done));
         }
         drop(done);
         let line =
             Line { packings, window, jobs, results, slots: VecDeque::new(), first: 0, zeros: Vec::new() };
-        line.run(disk.size(), &mut encoders, pass.watch)
+        line.encode_pieces(disk.disk_size(), &mut encoders, pass.watch)
     })?;
     for encoder in encoders {
-        encoder.finish(&content).map_err(EncodeError::Write)?;
+        encoder.finish_artefact(&content).map_err(EncodeError::Write)?;
     }
     Ok(content)
 }
@@ -81,7 +81,7 @@ fn distinct_packings(encoders: &[Box<dyn Encoder + '_>]) -> Vec<Packing> {
     // The identifiers of every format come from the hashes of the content, which have no map.
     let mut packings = Vec::new();
     for encoder in encoders {
-        let packing = encoder.packing();
+        let packing = encoder.wanted_packing();
         if packing != Packing::Plain && !packings.contains(&packing) {
             packings.push(packing);
         }
@@ -103,14 +103,19 @@ enum Answer {
     Pack(u64, usize, io::Result<Packed>),
 }
 
-fn work(disk: &dyn ReadDisk, mapped: &[Range<u64>], waiting: &Mutex<Receiver<Job>>, done: &Sender<Answer>) {
+fn pack_pieces(
+    disk: &dyn ReadDisk,
+    mapped: &[Range<u64>],
+    waiting: &Mutex<Receiver<Job>>,
+    done: &Sender<Answer>,
+) {
     let mut tools = Toolbox::default();
     loop {
         let job = waiting.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let answer = match job {
             Ok(Job::Read(number)) => Answer::Read(number, read_and_hash(disk, number, &mut tools)),
             Ok(Job::Pack(number, index, packing, piece)) => {
-                Answer::Pack(number, index, tools.pack(packing, &piece, mapped))
+                Answer::Pack(number, index, tools.pack_piece(packing, &piece, mapped))
             }
             Err(_) => return,
         };
@@ -122,7 +127,7 @@ fn work(disk: &dyn ReadDisk, mapped: &[Range<u64>], waiting: &Mutex<Receiver<Job
 
 fn read_and_hash(disk: &dyn ReadDisk, number: u64, tools: &mut Toolbox) -> io::Result<(Piece, Packed)> {
     let piece = Piece::read(disk, number)?;
-    let hashes = tools.pack(Packing::MapHashes, &piece, &[])?;
+    let hashes = tools.pack_piece(Packing::MapHashes, &piece, &[])?;
     Ok((piece, hashes))
 }
 
@@ -158,18 +163,18 @@ struct Line {
 
 impl Line {
     /// Gives the encoders every piece.
-    fn run(
+    fn encode_pieces(
         mut self,
         size: u64,
         encoders: &mut [Box<dyn Encoder + '_>],
         watch: &mut dyn FnMut(u64, u64) -> io::Result<()>,
     ) -> Result<Content, EncodeError> {
-        let (count, mut next) = (piece::count(size), 0);
+        let (count, mut next) = (piece::count_pieces(size), 0);
         let mut hasher = ContentHasher::new(size);
         while self.first < count {
             while next < count && self.slots.len() < self.window {
                 self.slots.push_back(Slot { read: None, packed: vec![None; self.packings.len()] });
-                self.ask(Job::Read(next))?;
+                self.send_job(Job::Read(next))?;
                 next += 1;
             }
             self.await_answer()?;
@@ -185,7 +190,7 @@ impl Line {
                 watch(piece.offset + piece.length as u64, size).map_err(EncodeError::Stopped)?;
             }
         }
-        Ok(hasher.finish())
+        Ok(hasher.finish_hash())
     }
 
     fn write(
@@ -195,7 +200,7 @@ impl Line {
         encoders: &mut [Box<dyn Encoder + '_>],
     ) -> Result<(), EncodeError> {
         for encoder in encoders {
-            let index = self.packings.iter().position(|packing| *packing == encoder.packing());
+            let index = self.packings.iter().position(|packing| *packing == encoder.wanted_packing());
             let packed = index.and_then(|index| packed[index].as_ref()).unwrap_or(&Packed::Plain);
             encoder.add(piece, packed).map_err(EncodeError::Write)?;
         }
@@ -211,30 +216,31 @@ impl Line {
                 for (index, packing) in self.packings.clone().into_iter().enumerate() {
                     let known = self.zeros.iter().find(|(known, _)| zeros && *known == packing);
                     match known.map(|(_, packed)| packed.clone()) {
-                        Some(packed) => self.slot(number)?.packed[index] = Some(packed),
-                        None => self.ask(Job::Pack(number, index, packing, read.0.clone()))?,
+                        Some(packed) => self.find_slot(number)?.packed[index] = Some(packed),
+                        None => self.send_job(Job::Pack(number, index, packing, read.0.clone()))?,
                     }
                 }
-                self.slot(number)?.read = Some(read);
+                self.find_slot(number)?.read = Some(read);
             }
             Answer::Pack(number, index, packed) => {
                 let packed = packed.map_err(EncodeError::Pack)?;
-                let zeros = self.slot(number)?.read.as_ref().is_some_and(|(piece, _)| is_whole_zeros(piece));
+                let zeros =
+                    self.find_slot(number)?.read.as_ref().is_some_and(|(piece, _)| is_whole_zeros(piece));
                 // The parts of a stream do not say where they lie, as hashes do.
                 if zeros && matches!(packed, Packed::Stream(_)) {
                     self.zeros.push((self.packings[index], packed.clone()));
                 }
-                self.slot(number)?.packed[index] = Some(packed);
+                self.find_slot(number)?.packed[index] = Some(packed);
             }
         }
         Ok(())
     }
 
-    fn ask(&self, job: Job) -> Result<(), EncodeError> {
+    fn send_job(&self, job: Job) -> Result<(), EncodeError> {
         self.jobs.send(job).map_err(|_| EncodeError::WorkerPanicked)
     }
 
-    fn slot(&mut self, number: u64) -> Result<&mut Slot, EncodeError> {
+    fn find_slot(&mut self, number: u64) -> Result<&mut Slot, EncodeError> {
         let index = usize::try_from(number - self.first).map_err(|_| EncodeError::WorkerPanicked)?;
         self.slots.get_mut(index).ok_or(EncodeError::WorkerPanicked)
     }

@@ -42,7 +42,7 @@ impl Format {
 
     /// What a person types.
     #[must_use]
-    pub const fn name(self) -> &'static str {
+    pub const fn option_name(self) -> &'static str {
         match self {
             Self::Bmap => "bmap",
             Self::Qcow2 => "qcow2",
@@ -61,7 +61,7 @@ impl Format {
 
     /// What is put behind an image's name.
     #[must_use]
-    pub const fn suffix(self) -> &'static str {
+    pub const fn file_suffix(self) -> &'static str {
         match self {
             Self::Bmap => ".bmap",
             Self::Qcow2 => ".qcow2",
@@ -80,7 +80,7 @@ impl Format {
 
     /// The compression of a stream.
     #[must_use]
-    pub const fn compression(self) -> Option<Compression> {
+    pub const fn stream_compression(self) -> Option<Compression> {
         match self {
             Self::RawGz => Some(Compression::Gzip),
             Self::RawXz => Some(Compression::Xz),
@@ -92,7 +92,7 @@ impl Format {
 
 impl fmt::Display for Format {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
+        f.write_str(self.option_name())
     }
 }
 
@@ -100,7 +100,7 @@ impl FromStr for Format {
     type Err = UnknownFormatError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let found = Self::ALL.into_iter().find(|format| format.name() == text);
+        let found = Self::ALL.into_iter().find(|format| format.option_name() == text);
         found.ok_or_else(|| UnknownFormatError { name: text.to_owned() })
     }
 }

@@ -91,7 +91,7 @@ pub(crate) struct Toolbox {
 
 impl Toolbox {
     /// Packs a piece. `mapped` are stretches of the disk that a map lists though they are zero.
-    pub(crate) fn pack(
+    pub(crate) fn pack_piece(
         &mut self,
         packing: Packing,
         piece: &Piece,
@@ -99,22 +99,22 @@ impl Toolbox {
     ) -> io::Result<Packed> {
         match packing {
             Packing::DeflateGrains => {
-                grains(piece, |bytes| self.deflate(bytes).map(Some)).map(Packed::Grains)
+                pack_grains(piece, |bytes| self.deflate_grain(bytes).map(Some)).map(Packed::Grains)
             }
             Packing::GzipBlocks => gzip_blocks(piece).map(Packed::Stream),
-            Packing::MapHashes => Ok(Packed::Hashes(hashes(piece, mapped))),
+            Packing::MapHashes => Ok(Packed::Hashes(hash_runs(piece, mapped))),
             Packing::Plain => Ok(Packed::Plain),
             Packing::XzBlock => xz_block(piece).map(Packed::Stream),
             Packing::ZstdFrame => self.zstd_frame(piece).map(Packed::Stream),
-            Packing::ZstdGrains => grains(piece, |bytes| {
-                let bytes = self.zstd()?.compress(bytes)?;
+            Packing::ZstdGrains => pack_grains(piece, |bytes| {
+                let bytes = self.zstd_compressor()?.compress(bytes)?;
                 Ok(Some(Grain { bytes, adler32: 0 }))
             })
             .map(Packed::Grains),
         }
     }
 
-    fn deflate(&mut self, plain: &[u8]) -> io::Result<Grain> {
+    fn deflate_grain(&mut self, plain: &[u8]) -> io::Result<Grain> {
         let level = CompressionLvl::new(DEFLATE_LEVEL).map_err(|_| io::ErrorKind::InvalidInput)?;
         let deflate = self.deflate.get_or_insert_with(|| Compressor::new(level));
         let mut bytes = vec![0; deflate.deflate_compress_bound(plain.len())];
@@ -124,7 +124,7 @@ impl Toolbox {
         Ok(Grain { bytes, adler32: libdeflater::adler32(plain) })
     }
 
-    fn zstd(&mut self) -> io::Result<&mut zstd::bulk::Compressor<'static>> {
+    fn zstd_compressor(&mut self) -> io::Result<&mut zstd::bulk::Compressor<'static>> {
         if self.zstd.is_none() {
             let mut zstd = zstd::bulk::Compressor::new(ZSTD_LEVEL)?;
             zstd.include_checksum(true)?;
@@ -135,7 +135,7 @@ impl Toolbox {
     }
 
     fn zstd_frame(&mut self, piece: &Piece) -> io::Result<StreamPart> {
-        let bytes = self.zstd()?.compress(plain(piece))?;
+        let bytes = self.zstd_compressor()?.compress(piece_content(piece))?;
         Ok(StreamPart { bytes: Arc::new(bytes), crc: None, unpadded: 0, length: piece.length })
     }
 }
@@ -143,11 +143,11 @@ impl Toolbox {
 static ZEROS: [u8; PIECE_BYTES] = [0; PIECE_BYTES];
 
 /// The piece's bytes as far as the disk goes.
-pub(crate) fn plain(piece: &Piece) -> &[u8] {
+pub(crate) fn piece_content(piece: &Piece) -> &[u8] {
     piece.data.as_ref().map_or(&ZEROS[..piece.length], |data| &data[..piece.length])
 }
 
-fn grains(
+fn pack_grains(
     piece: &Piece,
     mut pack: impl FnMut(&[u8]) -> io::Result<Option<Grain>>,
 ) -> io::Result<Vec<Option<Grain>>> {
@@ -157,24 +157,24 @@ fn grains(
     grains.map(|grain| if is_zero(grain) { Ok(None) } else { pack(grain) }).collect()
 }
 
-fn hashes(piece: &Piece, mapped: &[Range<u64>]) -> Vec<HashedRun> {
+fn hash_runs(piece: &Piece, mapped: &[Range<u64>]) -> Vec<HashedRun> {
     let wanted = |at: u64| {
         let index = mapped.partition_point(|range| range.end <= at);
         mapped.get(index).is_some_and(|range| range.start <= at)
     };
-    let whole = plain(piece);
+    let whole = piece_content(piece);
     let run = |run: Range<usize>| HashedRun {
         range: piece.offset + run.start as u64..piece.offset + run.end as u64,
         sha256: Sha256::digest(&whole[run]).into(),
     };
-    piece.runs(wanted).into_iter().map(run).collect()
+    piece.block_runs(wanted).into_iter().map(run).collect()
 }
 
 /// Deflate that ends with an empty stored block, at a byte (`Z_SYNC_FLUSH` of zlib, RFC 1979): parts of it can be put one
 /// behind the other, and make one gzip member. Members of their own would be simpler, and gzip reads them, but some
 /// readers of clouds stop at the end of the first one.
 fn gzip_blocks(piece: &Piece) -> io::Result<StreamPart> {
-    let plain = plain(piece);
+    let plain = piece_content(piece);
     let mut bytes = Vec::with_capacity(plain.len() / 2 + 1024);
     let mut deflate = Compress::new(Compression::new(GZIP_LEVEL), false);
     while deflate.total_in() < plain.len() as u64 || bytes.len() == bytes.capacity() {
@@ -195,7 +195,7 @@ fn xz_block(piece: &Piece) -> io::Result<StreamPart> {
     options.set_check_sum_type(CheckType::Crc64);
     options.set_block_size(NonZeroU64::new(PIECE_BYTES as u64));
     let mut writer = XzWriter::new(Vec::new(), options)?;
-    io::Write::write_all(&mut writer, plain(piece))?;
+    io::Write::write_all(&mut writer, piece_content(piece))?;
     let mut whole = writer.finish()?;
     // xz-file-format 2.1.2: the footer says how long the index is, in words of four bytes, less one.
     let footer = whole.len().checked_sub(HEADER).and_then(|start| whole[start..].get(4..8));

@@ -30,7 +30,7 @@ impl Piece {
     /// Reads the piece with that number.
     pub fn read(disk: &dyn ReadDisk, number: u64) -> io::Result<Self> {
         let offset = number * PIECE_BYTES as u64;
-        let end = disk.size().min(offset + PIECE_BYTES as u64);
+        let end = disk.disk_size().min(offset + PIECE_BYTES as u64);
         let length = usize::try_from(end.saturating_sub(offset)).map_err(io::Error::other)?;
         let mut bytes = Vec::new();
         let mut at = offset;
@@ -39,7 +39,7 @@ impl Piece {
                 bytes = vec![0; PIECE_BYTES];
             }
             let stop = run.end.min(end);
-            let range = place(run.start.max(at), offset)?..place(stop, offset)?;
+            let range = index_of_offset(run.start.max(at), offset)?..index_of_offset(stop, offset)?;
             disk.read_exact_at(&mut bytes[range], run.start.max(at))?;
             at = stop;
             if at >= end {
@@ -51,7 +51,7 @@ impl Piece {
     }
 
     /// Stretches of blocks that are not zero, or that `wanted` says must be there, as offsets in the piece.
-    pub fn runs(&self, wanted: impl Fn(u64) -> bool) -> Vec<Range<usize>> {
+    pub fn block_runs(&self, wanted: impl Fn(u64) -> bool) -> Vec<Range<usize>> {
         let mut runs: Vec<Range<usize>> = Vec::new();
         for start in (0..self.length).step_by(BLOCK_BYTES) {
             let end = self.length.min(start + BLOCK_BYTES);
@@ -68,12 +68,12 @@ impl Piece {
     }
 }
 
-fn place(at: u64, offset: u64) -> io::Result<usize> {
+fn index_of_offset(at: u64, offset: u64) -> io::Result<usize> {
     usize::try_from(at - offset).map_err(io::Error::other)
 }
 
 /// How many pieces a disk has.
 #[must_use]
-pub const fn count(size: u64) -> u64 {
+pub const fn count_pieces(size: u64) -> u64 {
     size.div_ceil(PIECE_BYTES as u64)
 }

@@ -26,7 +26,7 @@ impl<T: Target> RawEncoder<T> {
 }
 
 impl<T: Target> Encoder for RawEncoder<T> {
-    fn packing(&self) -> Packing {
+    fn wanted_packing(&self) -> Packing {
         Packing::Plain
     }
 
@@ -34,7 +34,7 @@ impl<T: Target> Encoder for RawEncoder<T> {
         write_runs(&mut self.target, piece, piece.offset)
     }
 
-    fn finish(mut self: Box<Self>, content: &Content) -> io::Result<()> {
+    fn finish_artefact(mut self: Box<Self>, content: &Content) -> io::Result<()> {
         self.target.set_length(content.size)
     }
 }
@@ -42,7 +42,7 @@ impl<T: Target> Encoder for RawEncoder<T> {
 /// Writes what of a piece is not zero, as if it began at `offset` of the target.
 pub(crate) fn write_runs(target: &mut dyn Target, piece: &Piece, offset: u64) -> io::Result<()> {
     let Some(data) = &piece.data else { return Ok(()) };
-    for run in piece.runs(|_| false) {
+    for run in piece.block_runs(|_| false) {
         target.write_at(&data[run.clone()], offset + run.start as u64)?;
     }
     Ok(())
@@ -63,7 +63,7 @@ impl<R> fmt::Debug for RawDisk<R> {
 impl<R: ReadAt> RawDisk<R> {
     /// All of the file is the disk.
     pub fn new(file: R) -> Result<Self, OpenDiskError> {
-        let size = file.length().map_err(OpenDiskError::Read)?;
+        let size = file.byte_length().map_err(OpenDiskError::Read)?;
         Self::with_size(file, size)
     }
 
@@ -77,7 +77,7 @@ impl<R: ReadAt> RawDisk<R> {
 }
 
 impl<R: ReadAt> ReadDisk for RawDisk<R> {
-    fn size(&self) -> u64 {
+    fn disk_size(&self) -> u64 {
         self.size
     }
 

@@ -30,7 +30,7 @@ pub enum Compression {
 impl Compression {
     /// The compression of a file that begins so.
     #[must_use]
-    pub fn detect(head: &[u8]) -> Option<Self> {
+    pub fn detect_compression(head: &[u8]) -> Option<Self> {
         match head {
             [0x1f, 0x8b, 8, ..] => Some(Self::Gzip),
             [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Some(Self::Xz),
@@ -40,7 +40,7 @@ impl Compression {
     }
 
     /// Decompresses, with memory that a hostile stream cannot raise.
-    pub fn decoder<'a>(self, from: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
+    pub fn open_decoder<'a>(self, from: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
         /// `xz -9` needs 65 MiB.
         const MAX_XZ_KIB: u32 = 96 << 10;
         /// 64 MiB; `zstd --long` without a number, and all levels, need less than twice that.
@@ -77,11 +77,11 @@ impl<T: Target> StreamEncoder<T> {
         let mut out = Appender::new(target);
         let state = match compression {
             Compression::Gzip => {
-                out.append(&GZIP_HEADER)?;
+                out.append_bytes(&GZIP_HEADER)?;
                 State::Gzip(Crc::new())
             }
             Compression::Xz => {
-                out.append(&xz_header())?;
+                out.append_bytes(&xz_header())?;
                 State::Xz(Vec::new())
             }
             Compression::Zstd => State::Zstd,
@@ -96,7 +96,7 @@ const GZIP_HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3];
 const LAST_BLOCK: [u8; 2] = [3, 0];
 
 impl<T: Target> Encoder for StreamEncoder<T> {
-    fn packing(&self) -> Packing {
+    fn wanted_packing(&self) -> Packing {
         match self.state {
             State::Gzip(_) => Packing::GzipBlocks,
             State::Xz(_) => Packing::XzBlock,
@@ -106,7 +106,7 @@ impl<T: Target> Encoder for StreamEncoder<T> {
 
     fn add(&mut self, _: &Piece, packed: &Packed) -> io::Result<()> {
         let Packed::Stream(part) = packed else { return Err(io::ErrorKind::InvalidInput.into()) };
-        self.out.append(&part.bytes)?;
+        self.out.append_bytes(&part.bytes)?;
         match (&mut self.state, &part.crc) {
             (State::Gzip(crc), Some(more)) => crc.combine(more),
             (State::Xz(records), _) => records.push((part.unpadded, part.length as u64)),
@@ -115,15 +115,15 @@ impl<T: Target> Encoder for StreamEncoder<T> {
         Ok(())
     }
 
-    fn finish(mut self: Box<Self>, content: &Content) -> io::Result<()> {
+    fn finish_artefact(mut self: Box<Self>, content: &Content) -> io::Result<()> {
         match &self.state {
             State::Gzip(crc) => {
                 let end = gzip_end(crc.sum(), content.size);
-                self.out.append(&end)
+                self.out.append_bytes(&end)
             }
             State::Xz(records) => {
                 let end = xz_end(records);
-                self.out.append(&end)
+                self.out.append_bytes(&end)
             }
             State::Zstd => Ok(()),
         }
@@ -150,25 +150,25 @@ impl<T: Target> GzipWriter<T> {
     /// Writes into an empty target.
     pub fn new(target: T) -> io::Result<Self> {
         let mut out = Appender::new(target);
-        out.append(&GZIP_HEADER)?;
+        out.append_bytes(&GZIP_HEADER)?;
         Ok(Self { out, waiting: Vec::new(), crc: Crc::new(), size: 0 })
     }
 
-    fn pack(&mut self) -> io::Result<()> {
+    fn pack_block(&mut self) -> io::Result<()> {
         let length = self.waiting.len();
         let mut bytes = std::mem::take(&mut self.waiting);
         bytes.resize(crate::piece::PIECE_BYTES, 0);
         let piece = Piece { offset: 0, length, data: Some(Arc::new(bytes)) };
-        let packed = crate::packing::Toolbox::default().pack(Packing::GzipBlocks, &piece, &[])?;
+        let packed = crate::packing::Toolbox::default().pack_piece(Packing::GzipBlocks, &piece, &[])?;
         if let Packed::Stream(part) = packed {
-            self.append(&part)?;
+            self.append_part(&part)?;
         }
         Ok(())
     }
 
     /// Appends what was packed elsewhere.
-    pub fn append(&mut self, part: &StreamPart) -> io::Result<()> {
-        self.out.append(&part.bytes)?;
+    pub fn append_part(&mut self, part: &StreamPart) -> io::Result<()> {
+        self.out.append_bytes(&part.bytes)?;
         self.size += part.length as u64;
         if let Some(crc) = &part.crc {
             self.crc.combine(crc);
@@ -177,10 +177,10 @@ impl<T: Target> GzipWriter<T> {
     }
 
     /// Writes the end.
-    pub fn finish(mut self) -> io::Result<()> {
-        self.pack()?;
+    pub fn finish_stream(mut self) -> io::Result<()> {
+        self.pack_block()?;
         let end = gzip_end(self.crc.sum(), self.size);
-        self.out.append(&end)
+        self.out.append_bytes(&end)
     }
 }
 
@@ -196,7 +196,7 @@ impl<T: Target> io::Write for GzipWriter<T> {
         let (now, _) = bytes.split_at(bytes.len().min(room));
         self.waiting.extend(now);
         if self.waiting.len() == crate::piece::PIECE_BYTES {
-            self.pack()?;
+            self.pack_block()?;
         }
         Ok(now.len())
     }

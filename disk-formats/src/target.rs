@@ -56,14 +56,14 @@ impl<T: Target> Appender<T> {
         Self { target, end: 0 }
     }
 
-    pub(crate) fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+    pub(crate) fn append_bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.target.write_at(bytes, self.end)?;
         self.end += bytes.len() as u64;
         Ok(())
     }
 
     /// Goes on at the next multiple of `unit`.
-    pub(crate) const fn align(&mut self, unit: u64) {
+    pub(crate) const fn align_position(&mut self, unit: u64) {
         self.end = self.end.next_multiple_of(unit);
     }
 }

@@ -6,9 +6,9 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use disk_formats::artefact;
-use disk_formats::encode::{Pass, encode};
+use disk_formats::encode::{Pass, encode_disk};
 use disk_formats::format::Format;
-use disk_formats::open::{Opened, open};
+use disk_formats::open::{Opened, open_disk};
 use disk_formats::raw::RawDisk;
 
 #[path = "../fuzz/targets.rs"]
@@ -39,9 +39,10 @@ fn artefact(format: Format) -> Vec<u8> {
         *byte = u8::try_from(((index * index) >> 3) % 251).unwrap();
     }
     let target = Arc::new(Mutex::new(Vec::new()));
-    let encoder = artefact::encoder(format, Arc::clone(&target), bytes.len() as u64, "disk").unwrap();
+    let encoder = artefact::open_encoder(format, Arc::clone(&target), bytes.len() as u64, "disk").unwrap();
     let disk = RawDisk::new(bytes).unwrap();
-    encode(&disk, vec![encoder], &mut Pass { threads: 1, mapped: &[], watch: &mut |_, _| Ok(()) }).unwrap();
+    encode_disk(&disk, vec![encoder], &mut Pass { threads: 1, mapped: &[], watch: &mut |_, _| Ok(()) })
+        .unwrap();
     Arc::into_inner(target).unwrap().into_inner().unwrap()
 }
 
@@ -109,7 +110,7 @@ fn damage_is_named_with_its_place() {
             // The copy is used when the first table does not hold.
             bytes[196_608 + 65_536 + 92] = 1;
         }
-        let error = match open(bytes) {
+        let error = match open_disk(bytes) {
             Ok(Opened::Disk(_, disk)) => disk.read_exact_at(&mut [0; 512], 0).unwrap_err().to_string(),
             Ok(Opened::Stream(_)) => panic!("{format}"),
             Err(error) => error.to_string(),

@@ -12,9 +12,9 @@ use std::process::Command;
 use disk_formats::artefact;
 use disk_formats::bmap::Bmap;
 use disk_formats::disk::ReadDisk;
-use disk_formats::encode::{Pass, encode};
+use disk_formats::encode::{Pass, encode_disk};
 use disk_formats::format::Format;
-use disk_formats::open::{Opened, open};
+use disk_formats::open::{Opened, open_disk};
 use disk_formats::raw::RawDisk;
 use proptest::prelude::*;
 use sha2::{Digest as _, Sha256};
@@ -65,24 +65,24 @@ fn convert(image: &Path, out: &Path, formats: &[Format], threads: usize) {
     let encoders = formats
         .iter()
         .map(|format| {
-            let name = format!("disk{}", format.suffix());
+            let name = format!("disk{}", format.file_suffix());
             let file = File::options().write(true).create_new(true).open(out.join(&name)).unwrap();
-            artefact::encoder(*format, file, disk.size(), &name).unwrap()
+            artefact::open_encoder(*format, file, disk.disk_size(), &name).unwrap()
         })
         .collect();
     let mut pass = Pass { threads, mapped: &[], watch: &mut |_, _| Ok(()) };
-    encode(&disk, encoders, &mut pass).unwrap();
+    encode_disk(&disk, encoders, &mut pass).unwrap();
 }
 
 fn artefact_path(out: &Path, format: Format) -> PathBuf {
-    out.join(format!("disk{}", format.suffix()))
+    out.join(format!("disk{}", format.file_suffix()))
 }
 
 fn read_all(disk: &dyn ReadDisk) -> Vec<u8> {
-    let mut bytes = vec![0; usize::try_from(disk.size()).unwrap()];
+    let mut bytes = vec![0; usize::try_from(disk.disk_size()).unwrap()];
     let mut at = 0;
     while let Some(run) = disk.next_data(at).unwrap() {
-        assert!(run.start >= at && run.end > run.start && run.end <= disk.size(), "{run:?} from {at}");
+        assert!(run.start >= at && run.end > run.start && run.end <= disk.disk_size(), "{run:?} from {at}");
         let range = usize::try_from(run.start).unwrap()..usize::try_from(run.end).unwrap();
         disk.read_exact_at(&mut bytes[range], run.start).unwrap();
         at = run.end;
@@ -92,15 +92,15 @@ fn read_all(disk: &dyn ReadDisk) -> Vec<u8> {
 
 /// What the reader of the format finds.
 fn content(path: &Path, format: Format) -> Vec<u8> {
-    match open(File::open(path).unwrap()).unwrap() {
+    match open_disk(File::open(path).unwrap()).unwrap() {
         Opened::Disk(found, disk) => {
             assert_eq!(found, format);
             read_all(disk.as_ref())
         }
         Opened::Stream(compression) => {
-            assert_eq!(Some(compression), format.compression());
+            assert_eq!(Some(compression), format.stream_compression());
             let mut bytes = Vec::new();
-            compression.decoder(File::open(path).unwrap()).unwrap().read_to_end(&mut bytes).unwrap();
+            compression.open_decoder(File::open(path).unwrap()).unwrap().read_to_end(&mut bytes).unwrap();
             bytes
         }
     }
@@ -227,7 +227,7 @@ fn what_qemu_wrote_is_read() {
         arguments.extend([image.to_str().unwrap(), path.to_str().unwrap()]);
         qemu_img(&arguments);
 
-        let Opened::Disk(_, disk) = open(File::open(&path).unwrap()).unwrap() else { panic!("{name}") };
+        let Opened::Disk(_, disk) = open_disk(File::open(&path).unwrap()).unwrap() else { panic!("{name}") };
         assert_eq!(Sha256::digest(read_all(disk.as_ref())), whole, "{name} {options:?}");
         fs::remove_file(path).unwrap();
     }
@@ -256,14 +256,14 @@ fn a_block_map_lists_what_is_not_zero_and_what_must_be() {
     let file = RawDisk::new(File::open(&image).unwrap()).unwrap();
     let map = folder.path().join("disk.bmap");
     let target = File::options().write(true).create_new(true).open(&map).unwrap();
-    let encoder = artefact::encoder(Format::Bmap, target, file.size(), "disk.bmap").unwrap();
+    let encoder = artefact::open_encoder(Format::Bmap, target, file.disk_size(), "disk.bmap").unwrap();
     let mapped = [20 * MIB..20 * MIB + 8192, 30 * MIB..30 * MIB + 4096];
 
-    encode(&file, vec![encoder], &mut Pass { threads: 2, mapped: &mapped, watch: &mut |_, _| Ok(()) })
+    encode_disk(&file, vec![encoder], &mut Pass { threads: 2, mapped: &mapped, watch: &mut |_, _| Ok(()) })
         .unwrap();
 
     let text = fs::read_to_string(&map).unwrap();
-    let found = Bmap::parse(&text).unwrap();
+    let found = Bmap::parse_map(&text).unwrap();
     let whole = fs::read(&image).unwrap();
     let mut rest = whole.clone();
     for run in &found.runs {
@@ -274,7 +274,7 @@ fn a_block_map_lists_what_is_not_zero_and_what_must_be() {
     assert!(rest.iter().all(|byte| *byte == 0));
     assert!(found.runs.iter().any(|run| run.range == mapped[0]));
     assert_eq!(found.size, whole.len() as u64);
-    assert!(Bmap::parse(&text.replace("<ImageSize> 5", "<ImageSize> 6")).is_err());
+    assert!(Bmap::parse_map(&text.replace("<ImageSize> 5", "<ImageSize> 6")).is_err());
 }
 
 #[test]
@@ -285,7 +285,7 @@ fn a_pass_that_is_stopped_says_so() {
     let mut watch = |done, _| if done > 9 * MIB { Err(std::io::Error::other("enough")) } else { Ok(()) };
 
     let error =
-        encode(&file, Vec::new(), &mut Pass { threads: 2, mapped: &[], watch: &mut watch }).unwrap_err();
+        encode_disk(&file, Vec::new(), &mut Pass { threads: 2, mapped: &[], watch: &mut watch }).unwrap_err();
 
     assert_eq!(error.to_string(), "enough");
 }

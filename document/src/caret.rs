@@ -42,7 +42,7 @@ const LONGEST_LINE: usize = 4096;
 const WIDEST_LINE: usize = 160;
 
 /// Whether the lines of the document may be shown.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Excerpts {
     /// To a journal or a console: places only.
     Hidden,
@@ -95,7 +95,7 @@ pub fn render_diagnostics(found: &Diagnostics, sources: &SourceTexts, excerpts: 
 /// One finding as text.
 #[must_use]
 pub fn render_one(diagnostic: &Diagnostic, sources: &SourceTexts, excerpts: Excerpts) -> String {
-    let diagnostic = &seen(diagnostic, excerpts);
+    let diagnostic = &redact_diagnostic(diagnostic, excerpts);
     let mut out = format!("{diagnostic}\n");
     let gutter = " ".repeat(digit_count(sources.place_of(diagnostic.at).line));
     let _ = writeln!(out, "{gutter}--> {}", sources.place_of(diagnostic.at));
@@ -111,9 +111,9 @@ pub fn render_one(diagnostic: &Diagnostic, sources: &SourceTexts, excerpts: Exce
 }
 
 /// The finding as its reader may see it.
-fn seen(diagnostic: &Diagnostic, excerpts: Excerpts) -> Diagnostic {
+fn redact_diagnostic(diagnostic: &Diagnostic, excerpts: Excerpts) -> Diagnostic {
     match excerpts {
-        Excerpts::Hidden => diagnostic.published(),
+        Excerpts::Hidden => diagnostic.without_secrets(),
         Excerpts::Shown => diagnostic.clone(),
     }
 }
@@ -122,7 +122,7 @@ fn seen(diagnostic: &Diagnostic, excerpts: Excerpts) -> Diagnostic {
 #[must_use]
 pub fn to_json(found: &Diagnostics, sources: &SourceTexts, excerpts: Excerpts) -> Value {
     let list: Vec<Value> =
-        found.list().iter().map(|one| one_to_json(&seen(one, excerpts), sources)).collect();
+        found.list().iter().map(|one| one_to_json(&redact_diagnostic(one, excerpts), sources)).collect();
     json!({ "diagnostics": list, "left_out": found.left_out() })
 }
 
@@ -131,8 +131,8 @@ pub fn to_json(found: &Diagnostics, sources: &SourceTexts, excerpts: Excerpts) -
 pub fn one_to_json(diagnostic: &Diagnostic, sources: &SourceTexts) -> Value {
     let place = sources.place_of(diagnostic.at);
     json!({
-        "severity": diagnostic.severity.word(),
-        "code": diagnostic.code.word(),
+        "severity": diagnostic.severity.severity_word(),
+        "code": diagnostic.code.code_word(),
         "file": place.file,
         "line": place.line,
         "column": place.column,

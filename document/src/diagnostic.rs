@@ -16,7 +16,7 @@ const MESSAGE_CHARACTERS: usize = 300;
 
 /// How bad it is.
 // The derived order goes by the lines, so the worst is the largest.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Severity {
     /// Nothing is lost; something was understood in a way worth knowing.
     Note,
@@ -29,7 +29,7 @@ pub enum Severity {
 impl Severity {
     /// The word that starts the printed diagnostic.
     #[must_use]
-    pub fn word(self) -> &'static str {
+    pub fn severity_word(self) -> &'static str {
         match self {
             Self::Error => "error",
             Self::Note => "note",
@@ -39,7 +39,7 @@ impl Severity {
 }
 
 /// The kind of mistake, stable for machines.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[expect(missing_docs, reason = "each is the word it prints as")]
 pub enum DiagnosticCode {
     BadValue,
@@ -65,7 +65,7 @@ pub enum DiagnosticCode {
 impl DiagnosticCode {
     /// The word in brackets.
     #[must_use]
-    pub fn word(self) -> &'static str {
+    pub fn code_word(self) -> &'static str {
         match self {
             Self::BadValue => "bad-value",
             Self::Conflict => "conflict",
@@ -90,7 +90,7 @@ impl DiagnosticCode {
 }
 
 /// One finding.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Diagnostic {
     /// How bad it is.
     pub severity: Severity,
@@ -110,7 +110,7 @@ pub struct Diagnostic {
 
 /// A finding without the words of the document: a secret that is indented wrongly becomes a key, and one
 /// that begins with a star becomes a reference.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Public {
     /// What is wrong.
     pub message: String,
@@ -159,7 +159,7 @@ impl Diagnostic {
 
     /// The finding as others than the author may read it.
     #[must_use]
-    pub fn published(&self) -> Self {
+    pub fn without_secrets(&self) -> Self {
         match self.public.as_deref() {
             None => self.clone(),
             Some(Public { message, key }) => {
@@ -181,12 +181,12 @@ impl Diagnostic {
 
 impl Display for Diagnostic {
     fn fmt(&self, out: &mut Formatter<'_>) -> fmt::Result {
-        write!(out, "{}[{}]: {}", self.severity.word(), self.code.word(), self.message)
+        write!(out, "{}[{}]: {}", self.severity.severity_word(), self.code.code_word(), self.message)
     }
 }
 
 /// Everything that was found, in the order it was found.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Diagnostics {
     kept: Vec<Diagnostic>,
     left_out: usize,
@@ -291,7 +291,7 @@ mod tests {
                 .with_key("users[0].hunter2")
                 .in_public("a key is unknown", "users[0]");
 
-        let published = diagnostic.published();
+        let published = diagnostic.without_secrets();
 
         assert!(!format!("{published:?}").contains("hunter2"), "{published:?}");
         assert_eq!((published.severity, published.at), (diagnostic.severity, diagnostic.at));

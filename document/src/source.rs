@@ -6,7 +6,7 @@
 use std::fmt::{self, Display, Formatter};
 
 /// A place in one of the [`SourceTexts`]; lines and columns count characters from 1.
-#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct SourceMark {
     /// Which of the sources.
     pub part: u16,
@@ -27,7 +27,7 @@ impl SourceMark {
 }
 
 /// A value and the place where it was written.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Located<T> {
     /// The value.
     pub value: T,
@@ -43,7 +43,7 @@ impl<T> Located<T> {
 }
 
 /// One text that was handed over.
-#[derive(Clone, Eq, PartialEq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct SourceText {
     /// What people call it: a file name, `user-data`, `user-data part 2`.
     pub name: String,
@@ -63,7 +63,7 @@ impl fmt::Debug for SourceText {
 }
 
 /// All texts that one run reads.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct SourceTexts {
     parts: Vec<SourceText>,
 }
@@ -88,7 +88,7 @@ impl SourceTexts {
 
     /// How many texts there are, which is the number of the next one.
     #[must_use]
-    pub fn count(&self) -> usize {
+    pub fn count_texts(&self) -> usize {
         self.parts.len()
     }
 
@@ -121,7 +121,7 @@ impl SourceTexts {
 }
 
 /// A mark with the name people know.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NamedPlace<'a> {
     /// File or part name.
     pub file: &'a str,

@@ -15,7 +15,7 @@ use proptest::test_runner::RngSeed;
 use serde_yaml::Value as Theirs;
 
 /// Why two trees may differ. Every other difference is a mistake of ours.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Reason {
     /// `!Ref` and other tags that are not YAML's: `serde_yaml` hands them on, and here nobody knows them.
     ForeignTag,

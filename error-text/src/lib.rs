@@ -1,9 +1,15 @@
-//! An error as one line.
+//! An error as one line, and foreign text as a terminal may get it.
 //!
 //! Knows how the causes of an error hang together. Refuses to know who reads the line: what a terminal must not see
-//! is removed by who prints it.
+//! is removed by who prints it, by [`printable`].
+
+mod address;
 
 use std::error::Error;
+
+pub mod printable;
+
+pub use address::redacted_address;
 
 /// An error and its causes in one line.
 #[must_use]

@@ -18,7 +18,7 @@ pub(crate) use database::AccountDatabase;
 pub(crate) use defaults::LoginDefaults;
 
 /// A line of passwd.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PasswdEntry {
     pub(crate) uid: u32,
     pub(crate) gid: u32,
@@ -27,13 +27,13 @@ pub(crate) struct PasswdEntry {
 
 /// The user of this name.
 pub(crate) fn find_user(root: &MachineRoot, name: &str) -> Option<PasswdEntry> {
-    all(root).into_iter().find(|(known, _)| known == name).map(|(_, login)| login)
+    all_users(root).into_iter().find(|(known, _)| known == name).map(|(_, login)| login)
 }
 
 /// Every user, by name.
 // A line of another shape is skipped, as glibc's own reader of the file does, so one damaged line hides
 // nobody else.
-pub(crate) fn all(root: &MachineRoot) -> Vec<(String, PasswdEntry)> {
+pub(crate) fn all_users(root: &MachineRoot) -> Vec<(String, PasswdEntry)> {
     let text = fs::read_to_string(root.path_of("/etc/passwd")).unwrap_or_default();
     let login = |line: &str| match line.split(':').collect::<Vec<_>>()[..] {
         [name, _, uid, gid, _, home, _] => {

@@ -32,6 +32,7 @@ use crate::machine::MachineAccess;
 use crate::programs::ProgramRunner;
 use crate::root::MachineRoot;
 use crate::step_error::StepError;
+use crate::step_result::{ResultItem, StepResult};
 use crate::systemd::UnitManager;
 use crate::web::WebClient;
 
@@ -72,39 +73,9 @@ impl<'a> ApplyContext<'a> {
     }
 }
 
-/// What became of a step.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub(crate) enum StepResult {
-    Changed,
-    Failed(String),
-    Unchanged,
-}
-
-impl StepResult {
-    fn from_result(fate: Result<FileChange, StepError>) -> Self {
-        match fate {
-            Ok(FileChange::Made) => Self::Changed,
-            Ok(FileChange::None) => Self::Unchanged,
-            Err(error) => Self::Failed(error.error_chain()),
-        }
-    }
-}
-
-/// Does the steps in their order; neighbours that share a file or a conversation are done together.
-pub(crate) fn carry_out(steps: &[PlannedStep], host: &ApplyContext<'_>) -> Vec<StepResult> {
-    let mut fates = Vec::with_capacity(steps.len());
-    // Measured: twenty runs of useradd and three of systemctl took nearly all the time of a plan, and now
-    // they are one change and one conversation. Only neighbours are put together, so that the plan's order
-    // holds.
-    for batch in
-        steps.chunk_by(|one, next| batch_kind(one).is_some_and(|first| Some(first) == batch_kind(next)))
-    {
-        fates.extend(match batch_kind(&batch[0]) {
-            Some(BatchKind::Accounts) => accounts::carry_out(batch, host, run_step),
-            Some(BatchKind::Units) => units::carry_out(batch, host),
-            None => batch.iter().map(|planned| run_step(planned, host)).collect(),
-        });
-    }
+/// Does the steps in their order, and keeps each with its result.
+pub(crate) fn carry_out(steps: Vec<PlannedStep>, host: &ApplyContext<'_>) -> Vec<ResultItem> {
+    let mut fates = carry_out_batches(&steps, host);
     // A path that a link leads to sshd's files is not seen in a plan.
     if !host.before.borrow().is_empty() {
         // Whatever is taken back is told where it was asked for, below.
@@ -120,11 +91,29 @@ pub(crate) fn carry_out(steps: &[PlannedStep], host: &ApplyContext<'_>) -> Vec<S
             *fate = StepResult::Failed(reason);
         }
     }
+    steps.into_iter().zip(fates).map(|(planned, done)| ResultItem { planned, done }).collect()
+}
+
+/// One result a step; neighbours that share a file or a conversation are done together.
+fn carry_out_batches(steps: &[PlannedStep], host: &ApplyContext<'_>) -> Vec<StepResult> {
+    let mut fates = Vec::with_capacity(steps.len());
+    // Measured: twenty runs of useradd and three of systemctl took nearly all the time of a plan, and now
+    // they are one change and one conversation. Only neighbours are put together, so that the plan's order
+    // holds.
+    for batch in
+        steps.chunk_by(|one, next| batch_kind(one).is_some_and(|first| Some(first) == batch_kind(next)))
+    {
+        fates.extend(match batch_kind(&batch[0]) {
+            Some(BatchKind::Accounts) => accounts::carry_out(batch, host, run_step),
+            Some(BatchKind::Units) => units::carry_out(batch, host),
+            None => batch.iter().map(|planned| run_step(planned, host)).collect(),
+        });
+    }
     fates
 }
 
 /// With whom a step is done.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum BatchKind {
     Accounts,
     Units,
@@ -156,7 +145,7 @@ fn execute_step(step: &PlanStep, host: &ApplyContext<'_>) -> Result<FileChange, 
         PlanStep::CreateGroup(_) | PlanStep::CreateUser(_) | PlanStep::SetPassword { .. } => {
             accounts::run_account_step(step, host)
         }
-        PlanStep::EditPartitions(wanted) => partitions::edit(wanted, host),
+        PlanStep::EditPartitions(wanted) => partitions::edit_table(wanted, host),
         PlanStep::GuardAccess => guard::check_lockout(host),
         PlanStep::ImportKeys { user, from } => access::import_keys(user, from, host),
         PlanStep::MakeDirectory(directory) => files::make_directory(directory, host),

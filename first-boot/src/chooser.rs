@@ -5,9 +5,9 @@
 
 use platform::{DetectedPlatform, InstanceMetadata};
 
-use crate::outcome::RunOutcome;
 use crate::root::MachineRoot;
 use crate::source::{self, Choice, Circumstances, Remembered, Source, Switch};
+use crate::step_error::StepError;
 use crate::{facts, record, switch};
 
 /// The machine as the platforms look at it.
@@ -27,38 +27,39 @@ pub(crate) struct Chooser<'a> {
     is_settled: bool,
     machine: Option<String>,
     switch: Switch,
+    /// Who was turned away, as sentences.
+    refused: Vec<String>,
 }
 
 impl<'a> Chooser<'a> {
     /// `by_hand` is what root asks for now, whatever the switch says for each boot.
-    pub(crate) fn of(
+    pub(crate) fn for_machine(
         root: &'a MachineRoot,
         place: &platform::Host,
         by_hand: Option<Switch>,
-        outcome: &mut RunOutcome,
     ) -> Self {
         let (switch, problem) = switch::read(root);
-        outcome.refused.extend(problem);
         let switch = by_hand.unwrap_or(switch);
         let (remembered, is_settled) = (record::source(root), record::configured_instance(root).is_some());
-        Self { root, remembered, is_settled, machine: place.machine_name(), switch }
+        let refused = problem.into_iter().collect();
+        Self { root, remembered, is_settled, machine: place.machine_name(), switch, refused }
     }
 
     /// The one that is asked, if any.
-    pub(crate) fn ask(&self, place: &platform::Host, outcome: &mut RunOutcome) -> Option<DetectedPlatform> {
-        let at_once = self.offers(place);
+    pub(crate) fn choose_platform(&mut self, place: &platform::Host) -> Option<DetectedPlatform> {
+        let at_once = self.detect_platforms(place);
         let (offers, choice) = if self.is_enough(&at_once) {
-            let choice = self.choose(&at_once);
+            let choice = self.choose_offer(&at_once);
             (at_once, choice)
         } else {
             // Up to two minutes on a busy machine, so only where something slow could still change the
             // choice.
             place.settle_devices();
-            let offers = self.offers(place);
-            let choice = self.choose(&offers);
+            let offers = self.detect_platforms(place);
+            let choice = self.choose_offer(&offers);
             (offers, choice)
         };
-        self.report(&offers, &choice, outcome);
+        self.refuse_others(&offers, &choice);
         choice.asked.and_then(|number| offers.into_iter().nth(number))
     }
 
@@ -66,32 +67,35 @@ impl<'a> Chooser<'a> {
     /// what is remembered before all.
     fn is_enough(&self, offers: &[DetectedPlatform]) -> bool {
         match &self.remembered {
-            Some(remembered) => offers.iter().any(|offer| Source::of(offer).is_same(&remembered.source)),
+            Some(remembered) => {
+                offers.iter().any(|offer| Source::from_detected(offer).is_same(&remembered.source))
+            }
             None => offers.first().is_some_and(|offer| !offer.needs_network),
         }
     }
 
-    /// Tells of those that came later than the choice.
-    pub(crate) fn report_late(&self, outcome: &mut RunOutcome) {
+    /// Refuses those that came later than the choice.
+    pub(crate) fn refuse_late_offers(&mut self) {
         // Anew, since what was found of disks before is kept; a volume that is used by nobody is no surprise
         // to a machine that is new.
         if self.remembered.is_some() {
-            let offers = self.offers(&platform_host(self.root));
-            self.report(&offers, &self.choose(&offers), outcome);
+            let offers = self.detect_platforms(&platform_host(self.root));
+            let choice = self.choose_offer(&offers);
+            self.refuse_others(&offers, &choice);
         }
     }
 
-    fn offers(&self, place: &platform::Host) -> Vec<DetectedPlatform> {
+    fn detect_platforms(&self, place: &platform::Host) -> Vec<DetectedPlatform> {
         let before = self.remembered.as_ref().map(|remembered| remembered.source.platform.as_str());
-        platform::offers(place, before)
+        platform::detect_platforms(place, before)
     }
 
-    fn choose(&self, offers: &[DetectedPlatform]) -> Choice {
-        let offers: Vec<Source> = offers.iter().map(Source::of).collect();
-        source::choose(&offers, self.circumstances())
+    fn choose_offer(&self, offers: &[DetectedPlatform]) -> Choice {
+        let offers: Vec<Source> = offers.iter().map(Source::from_detected).collect();
+        source::choose_source(&offers, self.known_circumstances())
     }
 
-    fn circumstances(&self) -> Circumstances<'_> {
+    fn known_circumstances(&self) -> Circumstances<'_> {
         Circumstances {
             remembered: self.remembered.as_ref(),
             is_settled: self.is_settled,
@@ -100,40 +104,37 @@ impl<'a> Chooser<'a> {
         }
     }
 
-    fn report(&self, offers: &[DetectedPlatform], choice: &Choice, outcome: &mut RunOutcome) {
+    fn refuse_others(&mut self, offers: &[DetectedPlatform], choice: &Choice) {
         for offer in choice.refused.iter().filter_map(|number| offers.get(*number)) {
-            let refusal = source::refusal(&Source::of(offer), self.circumstances());
-            if !outcome.refused.contains(&refusal) {
-                outcome.refused.push(refusal);
+            let refusal = source::refusal_reason(&Source::from_detected(offer), self.known_circumstances());
+            if !self.refused.contains(&refusal) {
+                self.refused.push(refusal);
             }
         }
     }
 
     /// Remembers who was asked, and in which machine.
-    pub(crate) fn remember(&self, asked: &DetectedPlatform, outcome: &mut RunOutcome) {
-        let source = Remembered { source: Source::of(asked), machine: self.machine.clone() };
-        if let Err(error) = record::remember_source(self.root, &source) {
-            outcome
-                .failures
-                .push(format!("cannot remember what configured this machine: {}", error.error_chain()));
-        }
+    pub(crate) fn remember_platform(&self, asked: &DetectedPlatform) -> Result<(), StepError> {
+        let source = Remembered { source: Source::from_detected(asked), machine: self.machine.clone() };
+        record::remember_source(self.root, &source)
     }
 
     /// What a locked machine stays, if its platform says now that it is another instance.
-    pub(crate) fn turn_away_instance(
-        &self,
-        said: &InstanceMetadata,
-        outcome: &mut RunOutcome,
-    ) -> Option<InstanceMetadata> {
+    pub(crate) fn turn_away_instance(&mut self, said: &InstanceMetadata) -> Option<InstanceMetadata> {
         let (known, now) = (record::configured_instance(self.root)?, facts::instance_identity(said).id);
         if self.switch != Switch::Locked || known == now {
             return None;
         }
-        outcome.refused.push(format!(
+        self.refused.push(format!(
             "{} says that this machine is instance {now} now; it stays {known}, since `provision` is locked: see \
              `initagent provision`",
             said.platform
         ));
         Some(record::load_metadata(self.root).unwrap_or_default())
+    }
+
+    /// Who was turned away, and why.
+    pub(crate) fn into_refused(self) -> Vec<String> {
+        self.refused
     }
 }

@@ -20,12 +20,12 @@ use crate::machine::MachineAccess;
 /// The instance of a machine on a platform that names none.
 // Such a machine is configured again when its user-data changes. Nothing else could tell that it is meant to
 // be.
-const UNNAMED: &str = "unnamed";
+pub(crate) const UNNAMED: &str = "unnamed";
 /// The file by which the operator of a platform, who makes the image, allows `#include`.
 const INCLUDE_SWITCH: &str = "/etc/catamaran/allow-include";
 
 /// Who this machine is.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct InstanceIdentity {
     pub(crate) id: String,
     /// Whether the platform said so; otherwise it follows from what was handed over.
@@ -61,7 +61,7 @@ pub(crate) fn plan_facts(provision: &InstanceMetadata, is_clone: bool, names: &N
         keys: keys.filter(|line| ssh_key::check_key(line).is_ok()).map(str::to_owned).collect(),
         is_clone,
         launch_index: names.launch_index,
-        instance: names.data(),
+        instance: names.instance_data(),
     }
 }
 
@@ -123,5 +123,5 @@ pub(crate) fn unpack_with(name: &str, payload: &[u8], machine: &MachineAccess) -
 
 /// The parts of a payload.
 pub(crate) fn unpack_payload(name: &str, payload: &[u8], references: FetchPolicy<'_>) -> Vec<PayloadPart> {
-    container::open(name, payload, references)
+    container::open_payload(name, payload, references)
 }

@@ -5,7 +5,7 @@
 use nix::unistd::{Gid, Uid};
 
 /// Whether something was changed.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum FileChange {
     Made,
     None,
@@ -13,13 +13,13 @@ pub(crate) enum FileChange {
 
 impl FileChange {
     /// Changed if either was.
-    pub(crate) fn combine(self, other: Self) -> Self {
+    pub(crate) fn combine_with(self, other: Self) -> Self {
         if self == Self::Made { self } else { other }
     }
 }
 
 /// Owner and mode of a file.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct FileRights {
     pub(crate) uid: u32,
     pub(crate) gid: u32,

@@ -21,7 +21,7 @@ use crate::step_error::StepError;
 const PARENT_MODE: u32 = 0o755;
 
 /// When a file is on the disk.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum OnDisk {
     /// Before the old one is gone.
     AtOnce,
@@ -51,8 +51,8 @@ fn write_as(
 ) -> Result<FileChange, StepError> {
     let rights = rights.for_current_user();
     let write = || -> io::Result<FileChange> {
-        let (parent, name) = folder::split(path)?;
-        let folder = Folder::make(&parent, FileRights { mode: PARENT_MODE, ..rights })?;
+        let (parent, name) = folder::split_name(path)?;
+        let folder = Folder::make_path(&parent, FileRights { mode: PARENT_MODE, ..rights })?;
         // A new time would make programs that watch the file read it anew at each boot, and the disk write
         // it.
         if is_already(&folder, name, content, rights) {
@@ -67,15 +67,15 @@ fn write_as(
 /// Owner and mode of a regular file that is there, without set-user-ID and set-group-ID: what is written
 /// into it is another program, which was not given them.
 pub(crate) fn existing_rights(path: &Path) -> Option<FileRights> {
-    let stat = stat(path).filter(folder::is_regular)?;
+    let stat = stat_path(path).filter(folder::is_regular)?;
     let rights = folder::rights_of(&stat);
     Some(FileRights { mode: rights.mode & 0o1777, ..rights })
 }
 
 /// What is at a path, itself and not what it leads to.
-pub(crate) fn stat(path: &Path) -> Option<FileStat> {
-    let (parent, name) = folder::split(path).ok()?;
-    Folder::open(&parent).ok()?.stat(name).ok()?
+pub(crate) fn stat_path(path: &Path) -> Option<FileStat> {
+    let (parent, name) = folder::split_name(path).ok()?;
+    Folder::open_path(&parent).ok()?.stat_child(name).ok()?
 }
 
 fn is_already(folder: &Folder, name: &OsStr, content: &[u8], rights: FileRights) -> bool {
@@ -92,24 +92,24 @@ fn replace_file(
 ) -> io::Result<()> {
     let temporary = temporary_path(name);
     let fill = || {
-        let file = folder.fill(&temporary, content, rights)?;
+        let file = folder.create_file(&temporary, content, rights)?;
         if on_disk == OnDisk::AtOnce { file.sync_all() } else { Ok(()) }
     };
-    let written = fill().and_then(|()| folder.rename(&temporary, name));
+    let written = fill().and_then(|()| folder.rename_child(&temporary, name));
     if written.is_err() {
         // The first failure is the one to tell; what is left over is overwritten next time.
-        let _ = folder.remove(&temporary);
+        let _ = folder.remove_child(&temporary);
     }
     written?;
     // fsync(2): the file is safe, but its name is not before the directory was synced as well.
-    if on_disk == OnDisk::AtOnce { folder.sync() } else { Ok(()) }
+    if on_disk == OnDisk::AtOnce { folder.sync_names() } else { Ok(()) }
 }
 
 /// What a path holds, as far as `reader` may know it; `None` if nothing is there.
 pub(crate) fn read(path: &Path, reader: u32, most: u64) -> Result<Option<Held>, StepError> {
     let read = || -> io::Result<Option<Held>> {
-        let (parent, name) = folder::split(path)?;
-        match Folder::open(&parent) {
+        let (parent, name) = folder::split_name(path)?;
+        match Folder::open_path(&parent) {
             Ok(folder) => folder.read(name, reader, most),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
@@ -129,9 +129,9 @@ pub(crate) struct StagedFile {
 /// Writes a file beside its place, in a directory that is there.
 pub(crate) fn stage_file(path: &Path, content: &[u8], rights: FileRights) -> Result<StagedFile, StepError> {
     let stage = || -> io::Result<StagedFile> {
-        let (parent, name) = folder::split(path)?;
-        let folder = Folder::open(&parent)?;
-        folder.fill(&temporary_path(name), content, rights.for_current_user())?;
+        let (parent, name) = folder::split_name(path)?;
+        let folder = Folder::open_path(&parent)?;
+        folder.create_file(&temporary_path(name), content, rights.for_current_user())?;
         Ok(StagedFile { folder, path: path.to_owned() })
     };
     stage().map_err(|source| StepError::Write { path: path.to_owned(), source })
@@ -139,9 +139,10 @@ pub(crate) fn stage_file(path: &Path, content: &[u8], rights: FileRights) -> Res
 
 impl StagedFile {
     /// Gives the file its name, for good. What it holds is as durable as it was before.
-    pub(crate) fn persist(self) -> Result<(), StepError> {
+    pub(crate) fn persist_file(self) -> Result<(), StepError> {
         let name = self.path.file_name().unwrap_or_default();
-        let named = self.folder.rename(&temporary_path(name), name).and_then(|()| self.folder.sync());
+        let named =
+            self.folder.rename_child(&temporary_path(name), name).and_then(|()| self.folder.sync_names());
         named.map_err(|source| StepError::Write { path: self.path, source })
     }
 }
@@ -165,7 +166,7 @@ fn temporary_path(name: &OsStr) -> OsString {
 pub(crate) fn make_parents(path: &Path, rights: FileRights) -> Result<(), StepError> {
     let rights = FileRights { mode: PARENT_MODE, ..rights.for_current_user() };
     let Some(parent) = path.parent() else { return Ok(()) };
-    let made = Folder::make(parent, rights);
+    let made = Folder::make_path(parent, rights);
     made.map(drop).map_err(|source| StepError::MakeDirectory { path: parent.to_owned(), source })
 }
 
@@ -173,11 +174,15 @@ pub(crate) fn make_parents(path: &Path, rights: FileRights) -> Result<(), StepEr
 pub(crate) fn make_directory(path: &Path, rights: FileRights) -> Result<FileChange, StepError> {
     let rights = rights.for_current_user();
     let act = || -> io::Result<FileChange> {
-        let (parent, name) = folder::split(path)?;
-        let folder = Folder::open(&parent)?;
-        let is_link = folder.stat(name)?.is_some_and(|stat| folder::is_link(&stat));
+        let (parent, name) = folder::split_name(path)?;
+        let folder = Folder::open_path(&parent)?;
+        let is_link = folder.stat_child(name)?.is_some_and(|stat| folder::is_link(&stat));
         // One of root's leads to the directory that is meant, as /var/run does.
-        if is_link { Folder::open(path)?.set_rights(rights) } else { folder.make_directory(name, rights) }
+        if is_link {
+            Folder::open_path(path)?.set_rights(rights)
+        } else {
+            folder.make_directory(name, rights)
+        }
     };
     act().map_err(|source| StepError::MakeDirectory { path: path.to_owned(), source })
 }
@@ -191,9 +196,9 @@ pub(crate) fn replace_link(path: &Path, target: &str) -> Result<FileChange, Step
 pub(crate) fn link_as(path: &Path, target: &str, rights: FileRights) -> Result<FileChange, StepError> {
     let rights = rights.for_current_user();
     let act = || -> io::Result<FileChange> {
-        let (parent, name) = folder::split(path)?;
-        let folder = Folder::make(&parent, FileRights { mode: PARENT_MODE, ..rights })?;
-        let is_owned = folder.stat(name)?.is_some_and(|stat| {
+        let (parent, name) = folder::split_name(path)?;
+        let folder = Folder::make_path(&parent, FileRights { mode: PARENT_MODE, ..rights })?;
+        let is_owned = folder.stat_child(name)?.is_some_and(|stat| {
             // Where we are not root, as in tests, everything is ours.
             !Uid::effective().is_root() || (stat.st_uid, stat.st_gid) == (rights.uid, rights.gid)
         });
@@ -201,8 +206,8 @@ pub(crate) fn link_as(path: &Path, target: &str, rights: FileRights) -> Result<F
             return Ok(FileChange::None);
         }
         let temporary = temporary_path(name);
-        folder.symlink(&temporary, OsStr::new(target), rights)?;
-        folder.rename(&temporary, name)?;
+        folder.create_symlink(&temporary, OsStr::new(target), rights)?;
+        folder.rename_child(&temporary, name)?;
         Ok(FileChange::Made)
     };
     act().map_err(|source| StepError::Link { path: path.to_owned(), source })
@@ -211,20 +216,20 @@ pub(crate) fn link_as(path: &Path, target: &str, rights: FileRights) -> Result<F
 /// Gives a file a second name.
 pub(crate) fn hard_link(path: &Path, target: &Path) -> Result<FileChange, StepError> {
     let act = || -> io::Result<FileChange> {
-        let ((parent, name), (from, target)) = (folder::split(path)?, folder::split(target)?);
-        Folder::open(&parent)?.hard_link(name, &Folder::open(&from)?, target)?;
+        let ((parent, name), (from, target)) = (folder::split_name(path)?, folder::split_name(target)?);
+        Folder::open_path(&parent)?.hard_link(name, &Folder::open_path(&from)?, target)?;
         Ok(FileChange::Made)
     };
     act().map_err(|source| StepError::Link { path: path.to_owned(), source })
 }
 
 /// Removes whatever is at a path, with all that is in it.
-pub(crate) fn remove(path: &Path) -> Result<(), StepError> {
+pub(crate) fn remove_path(path: &Path) -> Result<(), StepError> {
     let act = || -> io::Result<()> {
-        let (parent, name) = folder::split(path)?;
-        match Folder::open(&parent) {
+        let (parent, name) = folder::split_name(path)?;
+        match Folder::open_path(&parent) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            folder => folder?.remove(name),
+            folder => folder?.remove_child(name),
         }
     };
     act().map_err(|source| StepError::Write { path: path.to_owned(), source })

@@ -23,7 +23,7 @@ const OS_RELEASE: &str = "/etc/os-release";
 const FILE: &str = "instance-data.json";
 
 /// The names of an instance, and which of those it is that were started together.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub(crate) struct Names {
     standard: Map<String, Value>,
     meta_data: Map<String, Value>,
@@ -32,18 +32,18 @@ pub(crate) struct Names {
 
 impl Names {
     /// As the platform says them now.
-    pub(crate) fn of(provision: &InstanceMetadata, instance_id: &str, root: &MachineRoot) -> Self {
+    pub(crate) fn from_metadata(provision: &InstanceMetadata, instance_id: &str, root: &MachineRoot) -> Self {
         let mut names = of_platform(provision, instance_id);
         names.extend(of_system(&fs::read_to_string(root.path_of(OS_RELEASE)).unwrap_or_default()));
         Self {
-            standard: present(names),
+            standard: present_names(names),
             meta_data: meta_data(provision, instance_id),
             launch_index: provision.launch_index(),
         }
     }
 
     /// As they were when this instance was configured; `None` if an older release configured it.
-    pub(crate) fn kept(root: &MachineRoot) -> Option<Self> {
+    pub(crate) fn read_kept(root: &MachineRoot) -> Option<Self> {
         let value: Value = serde_json::from_slice(&record::read(root, FILE)?).ok()?;
         let map = |name: &str| value.get(name)?.as_object().cloned();
         let launch_index = value.get("launch_index").and_then(Value::as_u64);
@@ -55,14 +55,14 @@ impl Names {
     }
 
     /// Keeps them for the instance's later boots.
-    pub(crate) fn keep(&self, root: &MachineRoot) -> Result<(), StepError> {
+    pub(crate) fn keep_names(&self, root: &MachineRoot) -> Result<(), StepError> {
         let Self { standard, meta_data, launch_index } = self;
         let value = json!({ "standard": standard, "meta_data": meta_data, "launch_index": launch_index });
         record::write(root, FILE, value.to_string().as_bytes())
     }
 
     /// For templates.
-    pub(crate) fn data(&self) -> InstanceData {
+    pub(crate) fn instance_data(&self) -> InstanceData {
         InstanceData::new(self.standard.clone(), self.meta_data.clone())
     }
 }
@@ -121,8 +121,8 @@ fn meta_data(provision: &InstanceMetadata, instance_id: &str) -> Map<String, Val
     let (hostname, zone, region) =
         (text(&provision.hostname), text(&provision.zone), text(&provision.region));
     let addresses = &provision.addresses;
-    let place = present(vec![("availability-zone", zone.clone()), ("region", region.clone())]);
-    let mut names = present(vec![
+    let place = present_names(vec![("availability-zone", zone.clone()), ("region", region.clone())]);
+    let mut names = present_names(vec![
         ("availability-zone", zone),
         ("hostname", hostname.clone()),
         ("instance-id", Some(json!(instance_id))),
@@ -143,7 +143,7 @@ fn meta_data(provision: &InstanceMetadata, instance_id: &str) -> Map<String, Val
     names
 }
 
-fn present(names: Pairs) -> Map<String, Value> {
+fn present_names(names: Pairs) -> Map<String, Value> {
     names.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
 }
 
@@ -172,7 +172,7 @@ fn cloud_name(platform: Platform) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use user_data::template::expand;
+    use user_data::template::expand_template;
 
     use super::*;
 
@@ -193,11 +193,11 @@ mod tests {
             meta_data: platform::MetaData::from_value(document),
             ..InstanceMetadata::default()
         };
-        let names = Names::of(&provision, "i-1", &root);
-        names.keep(&root).unwrap();
-        assert_eq!(Names::kept(&root).as_ref(), Some(&names));
-        let data = names.data();
-        let expanded = |text: &str| expand(text, 0, &data).map(|expansion| expansion.text);
+        let names = Names::from_metadata(&provision, "i-1", &root);
+        names.keep_names(&root).unwrap();
+        assert_eq!(Names::read_kept(&root).as_ref(), Some(&names));
+        let data = names.instance_data();
+        let expanded = |text: &str| expand_template(text, 0, &data).map(|expansion| expansion.text);
 
         for (name, value) in [
             ("v1.availability_zone", "r-a"),

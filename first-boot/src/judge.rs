@@ -4,12 +4,14 @@
 //! machine: addresses are judged by examples, and printed as their tokens. Invariant: nothing is written.
 
 mod meta_data;
+mod seed;
 mod source;
 
 use std::path::Path;
 
 use document::caret::{self, Excerpts};
-use document::diagnostic::{Diagnostics, Severity};
+use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics, Severity};
+use document::source::SourceMark;
 use serde_json::json;
 use user_data::cloudconfig::order::PlanFacts;
 use user_data::container::FetchPolicy;
@@ -24,11 +26,12 @@ use user_data::tokens::TokenAddresses;
 
 use crate::facts;
 use crate::outcome::Verdict;
-use source::SeedFile;
-pub use source::{Document, Role};
+pub use seed::Role;
+use seed::Seed;
+pub use source::Document;
 
 /// How a judgement is printed.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OutputFormat {
     /// For programs.
     Json,
@@ -37,7 +40,7 @@ pub enum OutputFormat {
 }
 
 /// Whether a printed plan shows contents.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PlanDetail {
     /// With the contents of files, units and scripts.
     Full,
@@ -46,7 +49,7 @@ pub enum PlanDetail {
 }
 
 /// What is printed, and the exit code: 0 ok, 1 errors, 2 warnings only.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OfflineReport {
     /// For stdout.
     pub text: String,
@@ -62,8 +65,8 @@ pub fn validate_files(documents: &[Document], style: OutputFormat) -> OfflineRep
     for document in documents {
         let file = &document.path;
         match source::read(document) {
-            Ok(files) => {
-                let reading = reading_of(&files, TokenAddresses::examples());
+            Ok(seed) => {
+                let reading = reading_of(&seed, TokenAddresses::example_addresses());
                 verdict = verdict.max(verdict_of(&reading));
                 out += &caret::render_diagnostics(&reading.found, &reading.sources, Excerpts::Shown);
                 let found = caret::to_json(&reading.found, &reading.sources, Excerpts::Shown);
@@ -78,7 +81,7 @@ pub fn validate_files(documents: &[Document], style: OutputFormat) -> OfflineRep
         }
     }
     let text = match style {
-        OutputFormat::Json => format!("{:#}\n", json!({ "verdict": verdict.word(), "files": list })),
+        OutputFormat::Json => format!("{:#}\n", json!({ "verdict": verdict.verdict_word(), "files": list })),
         OutputFormat::Text if verdict == Verdict::Ok => out + "no mistakes found\n",
         OutputFormat::Text => out,
     };
@@ -89,15 +92,15 @@ pub fn validate_files(documents: &[Document], style: OutputFormat) -> OfflineRep
 #[must_use]
 pub fn plan_file(file: &Path, listing: PlanDetail) -> OfflineReport {
     match source::read(&file.to_owned().into()) {
-        Ok(files) => {
+        Ok(seed) => {
             // The plan of this one is let go, since contents may be large.
             let reading = ReadResult {
                 plan: FirstBootPlan::default(),
-                ..reading_of(&files, TokenAddresses::examples())
+                ..reading_of(&seed, TokenAddresses::example_addresses())
             };
             // Read twice: examples let addresses be checked, but in a printed plan they would look like the
             // machine's own.
-            let shown = reading_of(&files, TokenAddresses::placeholders());
+            let shown = reading_of(&seed, TokenAddresses::placeholders());
             let contents = match listing {
                 PlanDetail::Full => ContentDisplay::Shown,
                 PlanDetail::Short => ContentDisplay::Hidden,
@@ -122,12 +125,13 @@ fn verdict_of(reading: &ReadResult) -> Verdict {
     }
 }
 
-fn reading_of(files: &[SeedFile], addresses: TokenAddresses) -> ReadResult {
+fn reading_of(seed: &Seed, addresses: TokenAddresses) -> ReadResult {
     let mut handed = UserDataInput::default();
-    for file in files {
+    for file in &seed.files {
         let unpacked = || facts::unpack_payload(&file.name, &file.bytes, FetchPolicy::none());
         match file.role {
             Role::NetworkConfig => handed.network = Some(PayloadPart::whole(&file.name, file.bytes.clone())),
+            Role::Files => handed.files.extend(unpacked()),
             Role::VendorData => handed.vendor.extend(unpacked()),
             Role::Guessed | Role::UserData => handed.user.extend(unpacked()),
             Role::MetaData => {}
@@ -135,14 +139,18 @@ fn reading_of(files: &[SeedFile], addresses: TokenAddresses) -> ReadResult {
     }
     let mut reading = reading::read(
         &handed,
-        &PlanFacts { addresses, instance: InstanceData::examples(), ..PlanFacts::default() },
+        &PlanFacts { addresses, instance: InstanceData::example_names(), ..PlanFacts::default() },
     );
     let mut found = Diagnostics::default();
-    image_units::warn(&reading.plan, &mut found);
-    for file in files.iter().filter(|file| file.role == Role::MetaData) {
+    image_units::warn_missing_units(&reading.plan, &mut found);
+    for file in seed.files.iter().filter(|file| file.role == Role::MetaData) {
         let text = String::from_utf8_lossy(payload::without_marks(&file.bytes)).into_owned();
         let number = reading.sources.add_at(&file.name, text.as_str(), 1);
-        meta_data::judge(&text, number, &mut found);
+        meta_data::judge_text(&text, number, &mut found);
+        for problem in &seed.problems {
+            let message = format!("the machine would not get {problem}");
+            found.push(Diagnostic::error(DiagnosticCode::BadValue, SourceMark::start_of(number), message));
+        }
     }
     reading.found.append(found);
     reading.found.sort_by_place();

@@ -14,10 +14,10 @@ use serde_json::{Value, json};
 use user_data::plan::PlannedStep;
 use user_data::plan::text;
 
-use crate::apply::StepResult;
+use crate::step_result::{ResultItem, StepResult};
 
 /// How a run went as a whole.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Verdict {
     /// Everything that was asked for was done.
     Ok,
@@ -30,7 +30,7 @@ pub enum Verdict {
 impl Verdict {
     /// The word in the result.
     #[must_use]
-    pub fn word(self) -> &'static str {
+    pub fn verdict_word(self) -> &'static str {
         match self {
             Self::Degraded => "degraded",
             Self::Failed => "failed",
@@ -49,15 +49,8 @@ impl Verdict {
     }
 
     fn from_word(word: &str) -> Option<Self> {
-        [Self::Ok, Self::Degraded, Self::Failed].into_iter().find(|verdict| verdict.word() == word)
+        [Self::Ok, Self::Degraded, Self::Failed].into_iter().find(|verdict| verdict.verdict_word() == word)
     }
-}
-
-/// One step and its fate.
-#[derive(Debug)]
-pub(crate) struct ResultItem {
-    pub(crate) planned: PlannedStep,
-    pub(crate) done: StepResult,
 }
 
 /// What came of a run.
@@ -69,6 +62,12 @@ pub struct RunOutcome {
     pub(crate) items: Vec<ResultItem>,
     pub(crate) found: Diagnostics,
     pub(crate) sources: SourceTexts,
+    pub(crate) errors: RunErrors,
+}
+
+/// What went wrong beside the steps of the plan. Each phase hands its own over with what it found.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct RunErrors {
     /// What stopped the run as a whole.
     pub(crate) failures: Vec<String>,
     /// What the platform has but could not hand over.
@@ -78,40 +77,61 @@ pub struct RunOutcome {
     pub(crate) refused: Vec<String>,
 }
 
+impl RunErrors {
+    /// Of a phase that either did its work or says why not.
+    pub(crate) fn from_failure(result: Result<(), String>) -> Self {
+        Self { failures: result.err().into_iter().collect(), ..Self::default() }
+    }
+
+    /// Of a phase whose failure costs only itself.
+    pub(crate) fn from_problem(result: Result<(), String>) -> Self {
+        Self { problems: result.err().into_iter().collect(), ..Self::default() }
+    }
+
+    /// Adds those of a later phase.
+    pub(crate) fn append(&mut self, later: Self) {
+        self.failures.extend(later.failures);
+        self.problems.extend(later.problems);
+        self.refused.extend(later.refused);
+    }
+}
+
 impl RunOutcome {
     /// How it went.
     #[must_use]
-    pub fn verdict(&self) -> Verdict {
+    pub fn run_verdict(&self) -> Verdict {
         let unread = self.found.list().iter().any(|one| {
             one.severity == Severity::Error
                 && matches!(one.code, DiagnosticCode::Syntax | DiagnosticCode::UnknownFormat)
         });
         let flawed = self.found.worst_severity() > Some(Severity::Note);
         let failed_item = self.items.iter().any(|item| matches!(item.done, StepResult::Failed(_)));
-        match () {
-            () if unread || !self.failures.is_empty() => Verdict::Failed,
-            () if flawed || failed_item || !self.problems.is_empty() => Verdict::Degraded,
-            () => Verdict::Ok,
+        if unread || !self.errors.failures.is_empty() {
+            Verdict::Failed
+        } else if flawed || failed_item || !self.errors.problems.is_empty() {
+            Verdict::Degraded
+        } else {
+            Verdict::Ok
         }
     }
 
     /// The process's exit code: 0 ok, 1 failed, 2 degraded.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
-        self.verdict().exit_code()
+        self.run_verdict().exit_code()
     }
 
     /// For the journal: what failed, with places and without values, and one line about the whole.
     #[must_use]
     pub fn journal_text(&self) -> String {
         let mut out = String::new();
-        for failure in &self.failures {
+        for failure in &self.errors.failures {
             let _ = writeln!(out, "error: {failure}");
         }
-        for problem in &self.problems {
+        for problem in &self.errors.problems {
             let _ = writeln!(out, "warning: {problem}");
         }
-        for refused in &self.refused {
+        for refused in &self.errors.refused {
             let _ = writeln!(out, "warning: {refused}");
         }
         for diagnostic in self.found.list() {
@@ -132,7 +152,7 @@ impl RunOutcome {
             |wanted: fn(&StepResult) -> bool| self.items.iter().filter(|item| wanted(&item.done)).count();
         format!(
             "first boot: {} (instance {} on {}, {}): {} changed, {} unchanged, {} failed\n",
-            self.verdict().word(),
+            self.run_verdict().verdict_word(),
             self.instance_id,
             self.platform,
             if self.is_first { "configured now" } else { "configured before" },
@@ -156,13 +176,13 @@ impl RunOutcome {
         let found = caret::to_json(&self.found, &self.sources, Excerpts::Hidden);
         json!({
             "version": 1,
-            "verdict": self.verdict().word(),
+            "verdict": self.run_verdict().verdict_word(),
             "platform": self.platform,
             "instance_id": self.instance_id,
             "first_boot": self.is_first,
-            "failures": self.failures,
-            "problems": self.problems,
-            "refused_sources": self.refused,
+            "failures": self.errors.failures,
+            "problems": self.errors.problems,
+            "refused_sources": self.errors.refused,
             "diagnostics": found["diagnostics"],
             "diagnostics_left_out": found["left_out"],
             "items": items,
@@ -177,7 +197,7 @@ impl RunOutcome {
             StepResult::Unchanged => ("done", None),
         };
         json!({
-            "stage": item.planned.stage.word(),
+            "stage": item.planned.stage.stage_word(),
             "key": item.planned.origin.key,
             "what": text::describe_step(&item.planned.step),
             "status": status,

@@ -22,7 +22,7 @@ const COMPLAINT: u64 = 2000;
 const PATIENCE: Duration = Duration::from_secs(90);
 
 /// A program and what it is given.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProgramCall {
     /// Its name.
     pub program: &'static str,
@@ -82,7 +82,7 @@ pub trait ProgramRunner: fmt::Debug {
 }
 
 /// The programs of this machine.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug, Clone, Copy)]
 pub struct HostPrograms;
 
 impl ProgramRunner for HostPrograms {

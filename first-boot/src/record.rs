@@ -45,7 +45,7 @@ pub(crate) fn mark_configured(root: &MachineRoot, instance: &str) -> Result<(), 
     let staged = files::stage_file(&path, format!("{instance}\n").as_bytes(), FileRights::PRIVATE)?;
     // sync(2) was used before. In a container it waits for all of the host's disks.
     sync_file_systems(root);
-    staged.persist()
+    staged.persist_file()
 }
 
 /// What configured this disk, once something has.

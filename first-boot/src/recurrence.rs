@@ -24,7 +24,7 @@ const LONGEST_NAME: usize = 200;
 const INSTANCE_ID: &str = "INSTANCE_ID";
 
 /// How often a command runs.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Recurrence {
     /// At each call, which is each boot from `bootcmd`.
     Always,
@@ -82,7 +82,7 @@ pub fn run_recurring(
     command: &[OsString],
 ) -> Result<u8, RecurError> {
     let instance = std::env::var(INSTANCE_ID).ok().or_else(|| record::configured_instance(root));
-    let mark = mark(recurrence, name, &instance.unwrap_or_default())?;
+    let mark = mark_path(recurrence, name, &instance.unwrap_or_default())?;
     if mark.as_ref().is_some_and(|mark| root.path_of(mark).exists()) {
         return Ok(0);
     }
@@ -93,17 +93,17 @@ pub fn run_recurring(
         status.map_err(|source| RecurError::Run { program: program.to_string_lossy().into(), source })?;
     if let Some(mark) = mark {
         let written = record::prepare_folder(root).and_then(|()| {
-            let text = format!("{}\n", code(status));
+            let text = format!("{}\n", exit_code(status));
             // The exit code is for people. That the file is there is what counts.
             files::write_durably(&root.path_of(&mark), text.as_bytes(), FileRights::PRIVATE)
         });
         written.map_err(|error| RecurError::Remember { reason: error.error_chain() })?;
     }
-    Ok(code(status))
+    Ok(exit_code(status))
 }
 
 /// The file that says that a command ran; `None` for what always runs.
-fn mark(recurrence: Recurrence, name: &str, instance: &str) -> Result<Option<String>, RecurError> {
+fn mark_path(recurrence: Recurrence, name: &str, instance: &str) -> Result<Option<String>, RecurError> {
     let is_name = !name.is_empty() && name.len() <= LONGEST_NAME && !name.contains(['/', '\0']);
     if !is_name {
         return Err(RecurError::Name { name: name.chars().take(LONGEST_NAME).collect() });
@@ -119,7 +119,7 @@ fn mark(recurrence: Recurrence, name: &str, instance: &str) -> Result<Option<Str
 }
 
 /// As a shell gives it.
-fn code(status: ExitStatus) -> u8 {
+fn exit_code(status: ExitStatus) -> u8 {
     let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
     code.and_then(|code| u8::try_from(code).ok()).unwrap_or(u8::MAX)
 }
@@ -177,9 +177,9 @@ mod tests {
     #[test]
     fn a_mark_stays_in_its_folder() {
         for name in ["", "a/b", "../a", &"a".repeat(LONGEST_NAME + 1)] {
-            assert!(mark(Recurrence::Once, name, "").is_err(), "{name}");
+            assert!(mark_path(Recurrence::Once, name, "").is_err(), "{name}");
         }
-        let mark = mark(Recurrence::Once, "..", "").unwrap().unwrap();
+        let mark = mark_path(Recurrence::Once, "..", "").unwrap().unwrap();
         assert_eq!(mark, "/var/lib/catamaran/first-boot/ran/once/ran...");
     }
 }

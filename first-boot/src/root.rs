@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 
 /// The root of the machine that is configured.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MachineRoot(PathBuf);
 
 impl MachineRoot {

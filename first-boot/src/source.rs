@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use crate::digits::to_hex;
 
 /// Whether a machine that is configured may be configured again.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Switch {
     /// By any source, if the one that configured it is gone.
     Always,
@@ -28,7 +28,7 @@ impl Switch {
 
     /// The word.
     #[must_use]
-    pub fn word(self) -> &'static str {
+    pub fn switch_word(self) -> &'static str {
         match self {
             Self::Always => "always",
             Self::Locked => "locked",
@@ -39,12 +39,12 @@ impl Switch {
     /// By its word.
     #[must_use]
     pub fn from_word(word: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|switch| switch.word() == word)
+        Self::ALL.into_iter().find(|switch| switch.switch_word() == word)
     }
 }
 
 /// Something that says what a machine is to be.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Source {
     pub(crate) platform: String,
     /// How it was found, for people; device names change from boot to boot.
@@ -54,7 +54,7 @@ pub(crate) struct Source {
 }
 
 /// The source that configured this disk, and the machine that the disk was in.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Remembered {
     pub(crate) source: Source,
     /// As the firmware names the machine; `None` where it does not.
@@ -62,7 +62,7 @@ pub(crate) struct Remembered {
 }
 
 /// What is asked, and what is not.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Choice {
     /// Which of the offers is asked; `None` means that what was said before still holds.
     pub(crate) asked: Option<usize>,
@@ -71,7 +71,7 @@ pub(crate) struct Choice {
 }
 
 /// What is known when one is chosen.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Circumstances<'a> {
     /// What configured this disk.
     pub(crate) remembered: Option<&'a Remembered>,
@@ -83,7 +83,7 @@ pub(crate) struct Circumstances<'a> {
 }
 
 impl Source {
-    pub(crate) fn of(detected: &DetectedPlatform) -> Self {
+    pub(crate) fn from_detected(detected: &DetectedPlatform) -> Self {
         let volume = match &detected.place {
             Place::Volume { content, .. } => Some(to_hex(&Sha256::digest(content.as_bytes()))),
             Place::CommandLine | Place::Firmware | Place::OwnDisk => None,
@@ -98,7 +98,7 @@ impl Source {
     }
 
     /// For people.
-    pub(crate) fn text(&self) -> String {
+    pub(crate) fn source_text(&self) -> String {
         format!("{} ({})", self.platform, self.evidence)
     }
 }
@@ -111,7 +111,7 @@ impl Circumstances<'_> {
     }
 
     /// Whether an offer may take the place of what is remembered, which is gone.
-    fn allows(&self, offer: &Source, remembered: &Source) -> bool {
+    fn allows_offer(&self, offer: &Source, remembered: &Source) -> bool {
         match self.switch {
             Switch::Always => true,
             Switch::Locked => false,
@@ -121,7 +121,7 @@ impl Circumstances<'_> {
 }
 
 /// Chooses among what offers itself, the first of which goes before the others.
-pub(crate) fn choose(offers: &[Source], known: Circumstances<'_>) -> Choice {
+pub(crate) fn choose_source(offers: &[Source], known: Circumstances<'_>) -> Choice {
     let asked = match known.remembered.map(|remembered| &remembered.source) {
         // What configured itself without being told anything takes the first word, unless it is closed.
         None if known.is_settled && known.switch == Switch::Locked => None,
@@ -129,7 +129,7 @@ pub(crate) fn choose(offers: &[Source], known: Circumstances<'_>) -> Choice {
         Some(before) => {
             // Before all others, wherever it stands in the list: the order is for machines that are new.
             let same = offers.iter().position(|offer| offer.is_same(before));
-            same.or_else(|| offers.iter().position(|offer| known.allows(offer, before)))
+            same.or_else(|| offers.iter().position(|offer| known.allows_offer(offer, before)))
         }
     };
     let is_first = known.remembered.is_none() && asked.is_some();
@@ -142,10 +142,10 @@ pub(crate) fn choose(offers: &[Source], known: Circumstances<'_>) -> Choice {
 }
 
 /// Why an offer was turned away, and what to do if it was meant.
-pub(crate) fn refusal(offer: &Source, known: Circumstances<'_>) -> String {
+pub(crate) fn refusal_reason(offer: &Source, known: Circumstances<'_>) -> String {
     let before = known.remembered.map_or_else(
         || "it was configured without any source".to_owned(),
-        |remembered| format!("it was configured by {}", remembered.source.text()),
+        |remembered| format!("it was configured by {}", remembered.source.source_text()),
     );
     let way_on = match known.switch {
         Switch::Locked => "`provision` is locked; see `initagent provision`",
@@ -153,7 +153,7 @@ pub(crate) fn refusal(offer: &Source, known: Circumstances<'_>) -> String {
             "if it was meant, take the other source away and run `initagent provision always`, then reboot"
         }
     };
-    format!("{} does not say what this machine is to be: {before}; {way_on}", offer.text())
+    format!("{} does not say what this machine is to be: {before}; {way_on}", offer.source_text())
 }
 
 impl Remembered {

@@ -33,13 +33,13 @@ pub(crate) fn read(root: &MachineRoot) -> (Switch, Option<String>) {
     if let Some(switch) = Switch::from_word(text.trim()) {
         return (switch, None);
     }
-    let words = Switch::ALL.map(Switch::word).join(", ");
+    let words = Switch::ALL.map(Switch::switch_word).join(", ");
     (Switch::Locked, Some(format!("{SWITCH} holds none of {words}, so this machine is locked")))
 }
 
 /// Sets it, for all boots to come.
-pub fn set(root: &MachineRoot, switch: Switch) -> Result<(), SwitchError> {
-    let text = format!("{}\n", switch.word());
+pub fn set_switch(root: &MachineRoot, switch: Switch) -> Result<(), SwitchError> {
+    let text = format!("{}\n", switch.switch_word());
     // A power cut must not open a machine that its owner has just locked.
     let written = files::write_durably(&root.path_of(SWITCH), text.as_bytes(), FileRights::PUBLIC);
     written.map(drop).map_err(|error| SwitchError { reason: error.error_chain() })
@@ -47,15 +47,16 @@ pub fn set(root: &MachineRoot, switch: Switch) -> Result<(), SwitchError> {
 
 /// How it stands, and what configured this machine, for people.
 #[must_use]
-pub fn describe(root: &MachineRoot) -> String {
+pub fn describe_switch(root: &MachineRoot) -> String {
     let (switch, problem) = read(root);
-    let mut text = format!("provision: {}\n", switch.word());
+    let mut text = format!("provision: {}\n", switch.switch_word());
     if let Some(problem) = problem {
         let _ = writeln!(text, "warning: {problem}");
     }
     match (record::source(root), record::configured_instance(root)) {
         (Some(remembered), Some(instance)) => {
-            let _ = writeln!(text, "configured by {} as instance {instance}", remembered.source.text());
+            let _ =
+                writeln!(text, "configured by {} as instance {instance}", remembered.source.source_text());
         }
         (None, Some(instance)) => {
             let _ = writeln!(text, "configured as instance {instance}, by nothing that is remembered");
@@ -75,7 +76,7 @@ mod tests {
         let root = MachineRoot::at_directory(folder.path());
         assert_eq!(read(&root), (Switch::Once, None));
 
-        set(&root, Switch::Always).unwrap();
+        set_switch(&root, Switch::Always).unwrap();
         assert_eq!(read(&root), (Switch::Always, None));
 
         for text in ["", "alway", "locked once", "\u{fffd}"] {

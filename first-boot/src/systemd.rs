@@ -33,7 +33,7 @@ const PATIENCE: Duration = Duration::from_secs(90);
 const MOST_OPEN: usize = 64;
 
 /// What the manager is asked for.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UnitRequest<'a> {
     /// To remove the links that start a unit with the machine.
     Disable {
@@ -67,7 +67,7 @@ pub enum UnitRequest<'a> {
 }
 
 /// What can be asked for together, or at least without waiting for the answer before.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum RequestKind {
     Jobs,
     Links { make: bool, runtime: bool },
@@ -75,14 +75,14 @@ enum RequestKind {
 }
 
 impl<'a> UnitRequest<'a> {
-    fn unit(&self) -> Option<&'a str> {
+    fn unit_name(&self) -> Option<&'a str> {
         match *self {
             Self::Disable { unit, .. } | Self::Enable { unit, .. } | Self::Job { unit, .. } => Some(unit),
             Self::Reload | Self::Reread { .. } => None,
         }
     }
 
-    fn kind(&self) -> RequestKind {
+    fn request_kind(&self) -> RequestKind {
         match *self {
             Self::Disable { runtime, .. } => RequestKind::Links { make: false, runtime },
             Self::Enable { runtime, .. } => RequestKind::Links { make: true, runtime },
@@ -97,7 +97,7 @@ impl fmt::Display for UnitRequest<'_> {
         match self {
             Self::Disable { unit, .. } => write!(out, "disable {unit}"),
             Self::Enable { unit, .. } => write!(out, "enable {unit}"),
-            Self::Job { unit, verb } => write!(out, "{} {unit}", verb.word()),
+            Self::Job { unit, verb } => write!(out, "{} {unit}", verb.verb_word()),
             Self::Reload => write!(out, "reload all units"),
             Self::Reread { units } => write!(out, "reread {}", units.join(" ")),
         }
@@ -105,7 +105,7 @@ impl fmt::Display for UnitRequest<'_> {
 }
 
 /// Why the manager did not do what it was asked for.
-#[derive(Clone, Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 #[expect(missing_docs, reason = "the messages are the documentation")]
 pub enum ManagerError {
     #[error("cannot talk to systemd over {SOCKET}: {cause}")]
@@ -121,7 +121,7 @@ pub trait UnitManager: fmt::Debug {
 }
 
 /// The manager of this machine.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug, Clone, Copy)]
 pub struct SystemdManager;
 
 impl UnitManager for SystemdManager {
@@ -143,9 +143,9 @@ fn exchange_requests(
     answers: &mut Vec<Result<(), ManagerError>>,
 ) -> io::Result<()> {
     let mut line = BusConnection { socket, until: Instant::now() + PATIENCE, serial: 0 };
-    line.authenticate()?;
-    for batch in requests.chunk_by(|one, next| one.kind() == next.kind()) {
-        match (batch[0].kind(), batch) {
+    line.authenticate_peer()?;
+    for batch in requests.chunk_by(|one, next| one.request_kind() == next.request_kind()) {
+        match (batch[0].request_kind(), batch) {
             (RequestKind::Links { .. }, [_, _, ..]) => line.ask_as_one(batch, answers)?,
             (RequestKind::Reading, _) => batch.iter().try_for_each(|one| line.ask_to_read(one, answers))?,
             _ => line.ask_each(batch, answers)?,
@@ -247,7 +247,7 @@ impl BusConnection<'_> {
     }
 
     /// Says who we are; the kernel told already, so there is no secret.
-    fn authenticate(&self) -> io::Result<()> {
+    fn authenticate_peer(&self) -> io::Result<()> {
         // D-Bus's EXTERNAL mechanism: the user id in decimal, those digits as hexadecimal. Root has 0, which
         // is 30.
         let digits = to_hex(nix::unistd::geteuid().to_string().as_bytes());
@@ -301,7 +301,7 @@ impl BusConnection<'_> {
 
 /// The call for one request, or for several of the same kind about links.
 fn call(batch: &[UnitRequest<'_>]) -> (&'static str, MessageBody) {
-    let units: Vec<&str> = batch.iter().filter_map(UnitRequest::unit).collect();
+    let units: Vec<&str> = batch.iter().filter_map(UnitRequest::unit_name).collect();
     let mut body = MessageBody::default();
     let method = match batch[0] {
         UnitRequest::Disable { runtime, .. } => {

@@ -16,7 +16,7 @@ use std::io::Read;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use user_data::address::redacted_address;
+use error_text::redacted_address;
 use user_data::plan::step::Timeouts;
 use user_data::secret::Secret;
 
@@ -95,7 +95,7 @@ impl Default for HttpClient {
 }
 
 /// How long a request may take.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug, Clone, Copy)]
 struct Limits {
     /// Until its answer begins; `None` for as long as all may take.
     headers: Option<Duration>,
@@ -112,8 +112,9 @@ impl WebClient for HttpClient {
         timeouts: Timeouts,
         most: u64,
     ) -> Result<Vec<u8>, WebError> {
-        self.retried(url, self.limits(timeouts), |limits| {
-            let answer = self.ask(url, headers, limits).map_err(|source| unreachable_at(url, source))?;
+        self.retry_request(url, self.request_limits(timeouts), |limits| {
+            let answer =
+                self.send_request(url, headers, limits).map_err(|source| unreachable_at(url, source))?;
             let mut answer = check_status(url, answer)?;
             let mut body = Vec::new();
             // One byte more than allowed shows that there is more. `Content-Length` is only what the server
@@ -131,7 +132,7 @@ impl WebClient for HttpClient {
     fn post(&self, url: &str, form: &[(String, String)], tries: u32) -> Result<(), WebError> {
         let total = BUDGET.saturating_sub(self.spent.get());
         let limits = Limits { headers: None, total, tries: Some(tries.max(1)) };
-        self.retried(url, limits, |limits| {
+        self.retry_request(url, limits, |limits| {
             let pairs = form.iter().map(|(name, value)| (name.as_str(), value.as_str()));
             let request = self.agent.post(url).config().timeout_global(Some(POST.min(limits.total))).build();
             let answer = request.send_form(pairs).map_err(|source| unreachable_at(url, source))?;
@@ -155,7 +156,7 @@ fn unreachable_at(url: &str, source: ureq::Error) -> WebError {
 
 impl HttpClient {
     /// What a document asks for, and what is left of the time of all of them where it asks for nothing.
-    fn limits(&self, timeouts: Timeouts) -> Limits {
+    fn request_limits(&self, timeouts: Timeouts) -> Limits {
         let seconds =
             |seconds| if seconds == 0 { LONGEST } else { Duration::from_secs(seconds).min(LONGEST) };
         let total = timeouts.total.map_or_else(|| BUDGET.saturating_sub(self.spent.get()), seconds);
@@ -168,7 +169,7 @@ impl HttpClient {
     }
 
     /// One request, and one more without its headers where they lead elsewhere.
-    fn ask(
+    fn send_request(
         &self,
         url: &str,
         headers: &[(String, Secret<String>)],
@@ -176,16 +177,16 @@ impl HttpClient {
     ) -> Result<Answer, ureq::Error> {
         let started = Instant::now();
         if headers.is_empty() {
-            return self.request(url, headers, limits, MOST_REDIRECTS);
+            return self.follow_redirects(url, headers, limits, MOST_REDIRECTS);
         }
-        let answer = self.request(url, headers, limits, 0)?;
-        let Some(location) = location::of(&answer, url) else { return Ok(answer) };
+        let answer = self.follow_redirects(url, headers, limits, 0)?;
+        let Some(location) = location::redirect_address(&answer, url) else { return Ok(answer) };
         // What was given for one host is not carried to another, nor to another path: so does Ignition.
         let total = limits.total.saturating_sub(started.elapsed());
-        self.request(&location, &[], Limits { total, ..limits }, MOST_REDIRECTS - 1)
+        self.follow_redirects(&location, &[], Limits { total, ..limits }, MOST_REDIRECTS - 1)
     }
 
-    fn request(
+    fn follow_redirects(
         &self,
         url: &str,
         headers: &[(String, Secret<String>)],
@@ -201,7 +202,7 @@ impl HttpClient {
         headers.iter().fold(request, with).call()
     }
 
-    fn retried<T>(
+    fn retry_request<T>(
         &self,
         url: &str,
         limits: Limits,
@@ -237,7 +238,7 @@ mod tests {
     fn a_document_sets_its_times_and_none_is_endless() {
         let web = HttpClient::default();
         web.spent.set(Duration::from_secs(170));
-        let limits = |headers, total| web.limits(Timeouts { headers, total });
+        let limits = |headers, total| web.request_limits(Timeouts { headers, total });
 
         let usual = limits(None, None);
         assert_eq!((usual.headers, usual.total), (Some(HEADERS), Duration::from_secs(10)));

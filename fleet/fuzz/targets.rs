@@ -60,7 +60,7 @@ pub(crate) fn store_value(bytes: &[u8]) {
     for (revision, line) in (1..).zip(bytes.split(|byte| *byte == b'\n').take(64)) {
         let at = line.iter().position(|byte| *byte == b' ').unwrap_or(line.len());
         let (key, value) = line.split_at(at);
-        let key = [keys.prefix().as_bytes(), key].concat();
+        let key = [keys.key_prefix().as_bytes(), key].concat();
         let value = value.get(1..).map(<[u8]>::to_vec);
         let _ = picture.apply_event(
             &KeyEvent { key, value, revision: Revision(revision), created: Revision(revision) },

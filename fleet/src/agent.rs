@@ -150,7 +150,7 @@ impl FleetAgent {
     }
 
     /// Does its duty for ever, or until told to let everything go.
-    pub async fn run(
+    pub async fn run_agent(
         mut self,
         mut news: mpsc::UnboundedReceiver<News>,
         mut lease: watch::Receiver<Option<HeldLease>>,
@@ -166,7 +166,7 @@ impl FleetAgent {
             // First of all: a machine that is being shut down must not start what the cluster still assigns
             // to it.
             if *purge.borrow_and_update() {
-                self.purge(&mut news).await;
+                self.purge_units(&mut news).await;
                 return;
             }
             if registered.has_changed().unwrap_or(false) {

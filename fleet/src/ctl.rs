@@ -72,8 +72,8 @@ pub fn run_fleetctl(words: Vec<OsString>, world: &mut CommandWorld<'_>) -> u8 {
     if words.len() <= 1 {
         return finish_command(print_help(world.out), world.err);
     }
-    if let Some((prompt, input)) = askpass::prompt(&words, world.environment) {
-        return askpass::run(&prompt, &input, world.out, world.err);
+    if let Some((prompt, input)) = askpass::ssh_prompt(&words, world.environment) {
+        return askpass::run_askpass(&prompt, &input, world.out, world.err);
     }
     let words = with_double_dashes(words, &Arguments::command(), Some("ssh"));
     if words[1] == "--version" || words[1] == "-v" {

@@ -125,7 +125,7 @@ async fn run_parts(settings: DaemonSettings, source: SettingsSource) -> Result<(
         runtime_directory: settings.runtime_directory.clone(),
     };
     let lease_file = settings.runtime_directory.join("lease");
-    if LeaseFile::read(&lease_file).of_another(&me, &store.prefix()).is_some() {
+    if LeaseFile::read(&lease_file).of_another(&me, &store.key_prefix()).is_some() {
         stop_former_units(&machine, &store, &settings, &metrics).await?;
     }
     let agent =
@@ -144,13 +144,13 @@ async fn run_parts(settings: DaemonSettings, source: SettingsSource) -> Result<(
     let staying = presence.clone();
     let lease = presence.watch_lease();
     parts.spawn(async move { staying.stay_registered().await });
-    let agent = tokio::spawn(agent.run(news, lease, purged));
+    let agent = tokio::spawn(agent.run_agent(news, lease, purged));
     let care = watch::Sender::new(engine_settings(&settings));
     let engine = (!settings.disable_engine).then(|| {
         let engine = FleetEngine::new(me.clone(), store.clone(), care.subscribe(), metrics.clone());
         parts.spawn(Box::pin(async move { engine.run_elections().await }))
     });
-    sockets::serve(&me, &settings, &store, &metrics, &stopped, &mut parts)?;
+    sockets::serve_sockets(&me, &settings, &store, &metrics, &stopped, &mut parts)?;
     let etcd_warning = settings.etcd_warning();
     if let Some(warning) = &etcd_warning {
         tracing::warn!("{warning}");
@@ -171,7 +171,7 @@ async fn run_parts(settings: DaemonSettings, source: SettingsSource) -> Result<(
     wait_for_stop(&store, &mut running).await;
     let _ = sd_notify::notify(&[NotifyState::Stopping]);
     let reason = departure::stop_reason(systemd).await;
-    let departure = Departure::of(reason, units_on_exit);
+    let departure = Departure::for_reason(reason, units_on_exit);
     if let Some(engine) = engine {
         // Another engine leads at once, instead of after the TTL of the leadership.
         engine.abort();
@@ -224,7 +224,7 @@ async fn stop_former_units(
         FleetAgent::resume_journal(machine.clone(), store.clone(), systemd, places, metrics.clone()).await?;
     let (_none, no_lease) = watch::channel(None);
     let (_all, everything) = watch::channel(true);
-    agent.run(news, no_lease, everything).await;
+    agent.run_agent(news, no_lease, everything).await;
     Ok(())
 }
 
@@ -304,7 +304,7 @@ fn engine_settings(settings: &DaemonSettings) -> EngineSettings {
 /// Tells systemd when this machine has joined, and how it fares.
 async fn announce_health(store: Arc<EtcdStore>, warning: Option<String>) {
     let (mut registered, mut hearing, mut excluded) =
-        (store.watch_registration(), store.watch_connectivity(), store.excluded());
+        (store.watch_registration(), store.watch_connectivity(), store.watch_exclusion());
     loop {
         registered.mark_unchanged();
         hearing.mark_unchanged();

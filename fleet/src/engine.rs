@@ -52,7 +52,7 @@ impl FleetEngine {
         Self { me, store, settings, metrics }
     }
 
-    fn settings(&self) -> EngineSettings {
+    fn engine_settings(&self) -> EngineSettings {
         *self.settings.borrow()
     }
 
@@ -60,9 +60,9 @@ impl FleetEngine {
     pub async fn run_elections(&self) {
         loop {
             self.wait_for_vacancy().await;
-            match self.campaign().await {
+            match self.campaign_leadership().await {
                 Ok(Some((lease, created))) => {
-                    Box::pin(LeaderTerm { engine: self, created }.run(lease)).await;
+                    Box::pin(LeaderTerm { engine: self, created }.run_term(lease)).await;
                 }
                 Ok(None) => {}
                 Err(error) => {
@@ -85,7 +85,7 @@ impl FleetEngine {
             // never too seldom. Engines that do not lead used to ask ten times a second instead.
             revisions.mark_unchanged();
             hearing.mark_unchanged();
-            let vacant = self.store.with_view(|picture| picture.leader().is_none());
+            let vacant = self.store.with_view(|picture| picture.current_leader().is_none());
             // Who does not hear the store would win and then decide on an old view, or on an empty one.
             let heard = self.store.watch_connectivity().borrow().lost.is_none();
             if vacant && heard && *registered.borrow_and_update() {
@@ -99,8 +99,8 @@ impl FleetEngine {
         }
     }
 
-    async fn campaign(&self) -> Result<Option<(HeldLease, Revision)>, StoreError> {
-        let lease = self.store.grant_lease(self.settings().leader_ttl).await?;
+    async fn campaign_leadership(&self) -> Result<Option<(HeldLease, Revision)>, StoreError> {
+        let lease = self.store.grant_lease(self.engine_settings().leader_ttl).await?;
         // Before the claim: the key that it writes has to live by this lease.
         self.store.set_leader_lease(lease.id);
         let committed = self.store.commit_write(&writes::claim_leadership(&self.me)).await?;

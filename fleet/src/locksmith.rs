@@ -96,8 +96,8 @@ fn perform_verb(
     world: &LocksmithWorld<'_>,
 ) -> Result<String, LocksmithError> {
     let open = || {
-        let settings = arguments.settings(world.environment).map_err(LocksmithError::new)?;
-        RebootSlots::open(&settings).map_err(|error| LocksmithError::new(printable_chain(&error)))
+        let settings = arguments.locksmith_settings(world.environment).map_err(LocksmithError::new)?;
+        RebootSlots::find_slots(&settings).map_err(|error| LocksmithError::new(printable_chain(&error)))
     };
     match verb {
         LocksmithVerb::Lock { id, reason } => {

@@ -177,18 +177,18 @@ impl DaemonSettings {
         let agent_ttl = options.read("agent_ttl", "span of at least 2 s, such as 30s", |text| {
             parse_duration(text).filter(|ttl| *ttl >= Duration::from_secs(2))
         })?;
-        let interval = options.seconds("engine_reconcile_interval")?;
+        let interval = options.option_seconds("engine_reconcile_interval")?;
         Ok(Self {
-            verbosity: options.number("verbosity")?,
+            verbosity: options.option_number("verbosity")?,
             etcd_servers: etcd_servers(options)?,
-            etcd_request_timeout: options.seconds("etcd_request_timeout")?,
-            etcd_cafile: options.path("etcd_cafile"),
+            etcd_request_timeout: options.option_seconds("etcd_request_timeout")?,
+            etcd_cafile: options.option_path("etcd_cafile"),
             etcd_identity: option_pair(options, "etcd_certfile", "etcd_keyfile")?
                 .map(|(a, b)| (a.into(), b.into())),
             etcd_user: option_pair(options, "etcd_username", "etcd_password")?,
-            etcd_key_prefix: options.text("etcd_key_prefix").to_owned(),
-            public_ip: options.optional("public_ip"),
-            metadata: parse_metadata(options.text("metadata")),
+            etcd_key_prefix: options.option_text("etcd_key_prefix").to_owned(),
+            public_ip: options.optional_text("public_ip"),
+            metadata: parse_metadata(options.option_text("metadata")),
             agent_ttl,
             // The original's leader lease; a leader that is gone must be replaced before its machine is
             // given up.
@@ -196,38 +196,38 @@ impl DaemonSettings {
             token_limit: options.read("token_limit", "number from 1 to 65535", |text| {
                 text.parse().ok().filter(|limit| *limit > 0)
             })?,
-            disable_engine: options.flag("disable_engine")?,
-            units_directory: options.text("units_directory").into(),
-            systemd: if options.flag("systemd_user")? {
+            disable_engine: options.option_flag("disable_engine")?,
+            units_directory: options.option_text("units_directory").into(),
+            systemd: if options.option_flag("systemd_user")? {
                 SystemdInstance::User
             } else {
                 SystemdInstance::System
             },
-            admin_group: options.optional("admin_group"),
-            read_group: options.optional("read_group"),
-            lock_group: options.optional("lock_group"),
-            api_hosts: options.list("api_hosts"),
+            admin_group: options.optional_text("admin_group"),
+            read_group: options.optional_text("read_group"),
+            lock_group: options.optional_text("lock_group"),
+            api_hosts: options.option_list("api_hosts"),
             api_tls: api_tls(options)?,
             brake_percent: options.read("brake_percent", "percentage", |text| {
                 text.parse().ok().filter(|percent| *percent <= 100)
             })?,
-            drain_on_lock: options.flag("drain_on_lock")?,
+            drain_on_lock: options.option_flag("drain_on_lock")?,
             listen: listen_addresses(options)?,
-            machine_id: options.optional("machine_id"),
-            max_units: Some(options.number("max_units")?).filter(|most| *most > 0),
+            machine_id: options.optional_text("machine_id"),
+            max_units: Some(options.option_number("max_units")?).filter(|most| *most > 0),
             reserve: resource_reserve(options)?,
-            runtime_directory: options.text("runtime_directory").into(),
+            runtime_directory: options.option_text("runtime_directory").into(),
             units_on_exit: units_on_exit(options)?,
         })
     }
 }
 
 fn units_on_exit(options: &Options) -> Result<UnitsOnExit, SettingsError> {
-    if options.text("stop_units_on_exit") == "auto" {
+    if options.option_text("stop_units_on_exit") == "auto" {
         return Ok(UnitsOnExit::Auto);
     }
     options
-        .flag("stop_units_on_exit")
+        .option_flag("stop_units_on_exit")
         .map(|stop| if stop { UnitsOnExit::Stop } else { UnitsOnExit::Keep })
         .map_err(|error| match error {
             SettingsError::Value { name, value, .. } => {
@@ -239,7 +239,7 @@ fn units_on_exit(options: &Options) -> Result<UnitsOnExit, SettingsError> {
 
 fn etcd_servers(options: &Options) -> Result<Vec<String>, SettingsError> {
     options.read("etcd_servers", "list of http:// or https:// URLs", |_| {
-        let servers = options.list("etcd_servers");
+        let servers = options.option_list("etcd_servers");
         let urls = servers.iter().all(|url| url.starts_with("http://") || url.starts_with("https://"));
         (urls && !servers.is_empty()).then_some(servers)
     })
@@ -250,7 +250,7 @@ fn option_pair(
     first: &'static str,
     second: &'static str,
 ) -> Result<Option<(String, String)>, SettingsError> {
-    match (options.optional(first), options.optional(second)) {
+    match (options.optional_text(first), options.optional_text(second)) {
         (Some(one), Some(other)) => Ok(Some((one, other))),
         (None, None) => Ok(None),
         (Some(_), None) => Err(SettingsError::Needs { name: first, needs: second }),
@@ -263,14 +263,14 @@ fn api_tls(options: &Options) -> Result<Option<ApiTls>, SettingsError> {
         return Ok(None);
     };
     let client_ca = options
-        .path("api_client_cafile")
+        .option_path("api_client_cafile")
         .ok_or(SettingsError::Needs { name: "api_certfile", needs: "api_client_cafile" })?;
     Ok(Some(ApiTls {
         certificate: certificate.into(),
         key: key.into(),
         client_ca,
-        readonly_client_ca: options.path("api_readonly_client_cafile"),
-        lock_client_ca: options.path("api_lock_client_cafile"),
+        readonly_client_ca: options.option_path("api_readonly_client_cafile"),
+        lock_client_ca: options.option_path("api_lock_client_cafile"),
     }))
 }
 
@@ -285,9 +285,10 @@ fn listen_addresses(options: &Options) -> Result<Vec<ListenAddress>, SettingsErr
         };
         listen.ok_or(SettingsError::Value { name: "listen", value: text, expected })
     };
-    let all: Vec<ListenAddress> = options.list("listen").into_iter().map(read).collect::<Result<_, _>>()?;
+    let all: Vec<ListenAddress> =
+        options.option_list("listen").into_iter().map(read).collect::<Result<_, _>>()?;
     if all.iter().any(|listen| matches!(listen, ListenAddress::Tls(_)))
-        && options.optional("api_certfile").is_none()
+        && options.optional_text("api_certfile").is_none()
     {
         return Err(SettingsError::Needs { name: "listen", needs: "api_certfile" });
     }
@@ -303,7 +304,7 @@ fn resource_reserve(options: &Options) -> Result<Option<(ResourceReserve, Resour
     };
     let memory = read("reserve_memory", "number of MiB, or auto")?;
     let cpu = read("reserve_cpu", "percentage of a core, or auto")?;
-    Ok(options.flag("reserve_resources")?.then_some((memory, cpu)))
+    Ok(options.option_flag("reserve_resources")?.then_some((memory, cpu)))
 }
 
 #[cfg(test)]

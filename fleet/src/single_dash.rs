@@ -49,7 +49,8 @@ fn long_flag(program: &Command, word: &str) -> Option<String> {
     let flag = word.strip_prefix('-').filter(|flag| !flag.starts_with('-'))?;
     let name = flag.split('=').next().unwrap_or_default();
     // A single letter is a short flag, even where there is a long one of one letter.
-    (name.len() > 1 && (is_built_in(name) || find(program, name).is_some())).then(|| format!("--{flag}"))
+    (name.len() > 1 && (is_built_in(name) || find_argument(program, name).is_some()))
+        .then(|| format!("--{flag}"))
 }
 
 fn is_built_in(name: &str) -> bool {
@@ -62,11 +63,11 @@ fn takes_value(program: &Command, word: &OsString) -> bool {
         return false;
     };
     let argument = match (word.strip_prefix("--"), word.strip_prefix('-')) {
-        (Some(name), _) => find(program, name),
+        (Some(name), _) => find_argument(program, name),
         (None, Some(short)) => {
             let mut letters = short.chars();
             match (letters.next(), letters.next()) {
-                (Some(letter), None) => arguments(program).find(|each| each.get_short() == Some(letter)),
+                (Some(letter), None) => all_arguments(program).find(|each| each.get_short() == Some(letter)),
                 // More letters are several flags, or one with its value.
                 _ => None,
             }
@@ -76,13 +77,13 @@ fn takes_value(program: &Command, word: &OsString) -> bool {
     argument.is_some_and(|argument| argument.get_action().takes_values())
 }
 
-fn find<'a>(program: &'a Command, name: &str) -> Option<&'a clap::Arg> {
-    arguments(program).find(|each| {
+fn find_argument<'a>(program: &'a Command, name: &str) -> Option<&'a clap::Arg> {
+    all_arguments(program).find(|each| {
         each.get_long() == Some(name) || each.get_all_aliases().is_some_and(|aliases| aliases.contains(&name))
     })
 }
 
-fn arguments(program: &Command) -> impl Iterator<Item = &clap::Arg> {
+fn all_arguments(program: &Command) -> impl Iterator<Item = &clap::Arg> {
     std::iter::once(program).chain(program.get_subcommands()).flat_map(Command::get_arguments)
 }
 

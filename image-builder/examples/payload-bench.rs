@@ -24,7 +24,7 @@ use image_format::payload::reconstruct::{
     BlockSink, Event, ObjectSource, Observer, Site, prepare_reconstruction,
 };
 use image_format::payload::survey::{InstalledRelease, OldSlots, SlotContent};
-use image_format::payload::zstandard::compress;
+use image_format::payload::zstandard::compress_frame;
 use image_format::verity::{BLOCK_BYTES, build_tree, tree_blocks};
 
 const SALT: [u8; 32] = [7; 32];
@@ -127,7 +127,11 @@ fn rebuild(repository: &Path, name: &str, output: &Path, running: &[&str]) -> Ou
         observer: &counter,
         threads: threads()?,
     };
-    prepare_reconstruction(&index, &SALT, &site)?.reconstruct(&index, index.data_blocks.into(), &site)?;
+    prepare_reconstruction(&index, &SALT, &site)?.reconstruct_root(
+        &index,
+        index.data_blocks.into(),
+        &site,
+    )?;
     file.sync_all()?;
     println!("fetched_bytes {}", index_bytes.len() as u64 + counter.fetched.load(Ordering::Relaxed));
     for (name, blocks) in
@@ -149,7 +153,7 @@ fn count_rauc(old: &Path, new: &Path) -> Outcome<()> {
         new.chunks(BLOCK_BYTES).filter(|block| !known.contains(&Sha256::digest_of(block))).collect();
     let index = new.len() / BLOCK_BYTES * 32;
     println!("lacking_blocks {}", lacking.len());
-    println!("bytes {}", index + compress(&lacking.concat(), &[], 3)?.len());
+    println!("bytes {}", index + compress_frame(&lacking.concat(), &[], 3)?.len());
     Ok(())
 }
 
@@ -162,7 +166,7 @@ impl ObjectSource for Folder {
     }
 
     fn fetch_object(&self, object: &ObjectReference, _mirror: usize) -> io::Result<Vec<u8>> {
-        fs::read(self.0.join(object.path()))
+        fs::read(self.0.join(object.repository_path()))
     }
 }
 

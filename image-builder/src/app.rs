@@ -8,12 +8,13 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::CommandFactory as _;
+use disk_install::install::KeptData;
 use image_format::layout::{Partition, PartitionRole};
 use image_format::slot::Slot;
 
 use crate::apply::{self, BuiltImage};
 use crate::check_artefact;
-use crate::cli::{self, Cli, CliCommand, SlotArgument};
+use crate::cli::{self, Cli, CliCommand, KeepArgument, SlotArgument};
 use crate::convert::{self, ConvertRequest, MadeArtefact};
 use crate::disk::DiskImage;
 use crate::facts;
@@ -22,12 +23,12 @@ use crate::inspect::files::RootReader;
 use crate::inspect::{self, InspectDepth, InspectQuestion, table};
 use crate::keys;
 use crate::plan::{self, BuildPlan};
-use crate::printable::printable_lines;
 use crate::process::InterruptFlag;
 use crate::progress::{BuildProgress, OutputFormat, print_event};
 use crate::release;
 use crate::seed;
 use crate::spec;
+use error_text::printable::printable_lines;
 
 type AppError = Box<dyn Error>;
 
@@ -99,7 +100,7 @@ fn build_image(arguments: &cli::BuildArguments) -> Result<ExitCode, AppError> {
 }
 
 fn print_summary(plan: &BuildPlan, built: &BuiltImage, seconds: f64) {
-    println!("{}", built.describe(&plan.spec.name, seconds));
+    println!("{}", built.describe_image(&plan.spec.name, seconds));
     if built.development {
         eprintln!(
             "\nWARNING: signed with a DEVELOPMENT key of this computer's cache. Machines will say so at login.\n\
@@ -115,7 +116,7 @@ fn check_artefact(arguments: &cli::CheckArguments) -> Result<ExitCode, AppError>
     } else {
         print!("{}", printable_lines(&report.to_string()));
     }
-    Ok(if report.holds() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if report.all_hold() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn flash_image(arguments: &cli::FlashArguments) -> Result<ExitCode, AppError> {
@@ -126,6 +127,8 @@ fn flash_image(arguments: &cli::FlashArguments) -> Result<ExitCode, AppError> {
         keys: arguments.keys.iter().map(|path| keys::read_public(path)).collect::<Result<_, _>>()?,
         sha256: arguments.sha256.as_deref(),
         user_data: arguments.user_data.as_deref(),
+        erase: arguments.wipe,
+        keep: arguments.keep.map_or(KeptData::Nothing, |KeepArgument::State| KeptData::State),
         consent: match (arguments.dry_run, arguments.yes) {
             (true, _) => Consent::ShowOnly,
             (false, true) => Consent::Given,
@@ -152,7 +155,7 @@ fn convert_image(arguments: &cli::ConvertArguments) -> Result<ExitCode, AppError
     let beside = arguments.image.parent().filter(|folder| !folder.as_os_str().is_empty());
     let folder = arguments.out.as_deref().or(beside).unwrap_or_else(|| Path::new("."));
     let mut kinds = arguments.to.clone();
-    kinds.sort_by_key(|kind| kind.name());
+    kinds.sort_by_key(|kind| kind.kind_name());
     kinds.dedup();
     let made = convert::convert_image(
         &ConvertRequest {
@@ -216,7 +219,7 @@ fn show_path(image: &Path, path: &str, arguments: &cli::InspectArguments) -> Res
     let table = table::read(&disk)?;
     let entry =
         table.find_label(label).ok_or_else(|| format!("{} has no partition {label}", image.display()))?;
-    let root = RootReader::open(&disk, entry.offset(), entry.size())
+    let root = RootReader::open_root(&disk, entry.byte_offset(), entry.byte_size())
         .map_err(|error| format!("cannot open the root of slot {slot}: {error}"))?;
     let failed = |error: ext4_view::Ext4Error| format!("cannot read {path} of slot {slot}: {error}");
     if !root.is_folder(path).map_err(failed)? {

@@ -36,9 +36,9 @@ impl ArtefactKind {
         Self::Disk(Format::VmdkSparse),
     ];
 
-    pub(crate) const fn name(self) -> &'static str {
+    pub(crate) const fn kind_name(self) -> &'static str {
         match self {
-            Self::Disk(format) => format.name(),
+            Self::Disk(format) => format.option_name(),
             Self::Gce => "gce",
             Self::Ova => "ova",
             Self::VagrantLibvirt => "vagrant-libvirt",
@@ -48,9 +48,9 @@ impl ArtefactKind {
     }
 
     /// What is put behind an image's name.
-    pub(crate) const fn suffix(self) -> &'static str {
+    pub(crate) const fn file_suffix(self) -> &'static str {
         match self {
-            Self::Disk(format) => format.suffix(),
+            Self::Disk(format) => format.file_suffix(),
             Self::Gce => ".gce.tar.gz",
             Self::Ova => ".ova",
             Self::VagrantLibvirt => "-libvirt.box",
@@ -60,7 +60,7 @@ impl ArtefactKind {
     }
 
     /// The format that it is, or that its disk has.
-    pub(crate) const fn format(self) -> Format {
+    pub(crate) const fn disk_format(self) -> Format {
         match self {
             Self::Disk(format) => format,
             Self::Gce => Format::RawGz,
@@ -79,10 +79,10 @@ impl ArtefactKind {
 
     /// The kind with that name.
     pub(crate) fn of_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.name() == name)
+        Self::ALL.into_iter().find(|kind| kind.kind_name() == name)
     }
 
-    const fn help(self) -> &'static str {
+    const fn kind_help(self) -> &'static str {
         match self {
             Self::Disk(Format::Bmap) => "block map: what a flasher must write",
             Self::Disk(Format::Qcow2) => "qcow2, deflate: OpenStack, Proxmox, Scaleway",
@@ -111,6 +111,6 @@ impl ValueEnum for ArtefactKind {
     }
 
     fn to_possible_value(&self) -> Option<PossibleValue> {
-        Some(PossibleValue::new(self.name()).help(self.help()))
+        Some(PossibleValue::new(self.kind_name()).help(self.kind_help()))
     }
 }

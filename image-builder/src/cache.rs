@@ -1,7 +1,7 @@
 //! The folder where packages, trees, tools and the development key stay between builds.
 //!
 //! Trees and tools in it are found by their key and not hashed again, and the tools are run: whoever can write
-//! there writes the signed image and runs programs as the builder. Invariant: after [`open`], only this user can
+//! there writes the signed image and runs programs as the builder. Invariant: after [`open_cache`], only this user can
 //! read or write it, and nobody else could before.
 
 use std::fs::{self, DirBuilder, Permissions};
@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use nix::unistd::Uid;
 
 /// Makes the folder if need be, or refuses it. Gives its real path.
-pub(crate) fn open(path: &Path) -> Result<PathBuf, CacheError> {
+pub(crate) fn open_cache(path: &Path) -> Result<PathBuf, CacheError> {
     let failed = |source| CacheError::Prepare { path: path.to_owned(), source };
     DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)?;
     // A link could lead elsewhere after the check.
@@ -61,10 +61,10 @@ mod tests {
     fn a_cache_is_its_owners_alone() {
         let folder = tempfile::tempdir().unwrap();
         let new = folder.path().join("a/cache");
-        assert_eq!(mode(&open(&new).unwrap()), 0o700);
+        assert_eq!(mode(&open_cache(&new).unwrap()), 0o700);
 
         fs::set_permissions(&new, Permissions::from_mode(0o755)).unwrap();
-        assert_eq!(mode(&open(&new).unwrap()), 0o700);
+        assert_eq!(mode(&open_cache(&new).unwrap()), 0o700);
     }
 
     #[test]
@@ -72,7 +72,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         for mode in [0o777, 0o770, 0o1777] {
             fs::set_permissions(folder.path(), Permissions::from_mode(mode)).unwrap();
-            assert!(matches!(open(folder.path()), Err(CacheError::Writable { .. })), "{mode:o}");
+            assert!(matches!(open_cache(folder.path()), Err(CacheError::Writable { .. })), "{mode:o}");
         }
     }
 
@@ -87,7 +87,7 @@ mod tests {
             Path::new("/proc/1")
         };
 
-        let said = open(foreign).unwrap_err().to_string();
+        let said = open_cache(foreign).unwrap_err().to_string();
 
         assert!(said.contains("belongs to user ") && said.contains("--cache DIR"), "{said}");
     }

@@ -5,7 +5,9 @@ pub(crate) mod release;
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::builder::{BoolValueParser, TypedValueParser as _};
+use clap::{ArgAction, Args, Parser, Subcommand};
+use disk_install::write::EraseScope;
 
 use crate::artefact::ArtefactKind;
 use crate::check_artefact::places::PlaceName;
@@ -181,6 +183,12 @@ pub(crate) struct FlashArguments {
     /// Configuration for the first boot
     #[arg(long, value_name = "FILE")]
     pub(crate) user_data: Option<PathBuf>,
+    /// Keep what an old installation has on this partition
+    #[arg(long, value_name = "state", ignore_case = true, conflicts_with = "wipe")]
+    pub(crate) keep: Option<KeepArgument>,
+    /// Write zeros over the whole disk, if it cannot discard
+    #[arg(long, action = ArgAction::SetTrue, value_parser = BoolValueParser::new().map(erase_scope))]
+    pub(crate) wipe: EraseScope,
     /// Show the disks and which one is meant, and write nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
@@ -210,6 +218,16 @@ pub(crate) struct InspectArguments {
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+fn erase_scope(whole: bool) -> EraseScope {
+    if whole { EraseScope::WholeDisk } else { EraseScope::Marks }
+}
+
+/// A partition that can be kept.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+pub(crate) enum KeepArgument {
+    State,
 }
 
 /// A slot as it is typed.

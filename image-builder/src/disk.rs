@@ -34,14 +34,14 @@ enum DiskContent {
 
 impl DiskImage {
     /// A new, empty disk of that size, all hole.
-    pub(crate) fn create(path: &Path, size: Bytes) -> io::Result<Self> {
+    pub(crate) fn create_image(path: &Path, size: Bytes) -> io::Result<Self> {
         let file = OpenOptions::new().read(true).write(true).create_new(true).open(path)?;
         file.set_len(size.get())?;
         Ok(Self { path: path.to_owned(), content: DiskContent::File(file) })
     }
 
     /// An existing image, to change it.
-    pub(crate) fn open(path: &Path) -> io::Result<Self> {
+    pub(crate) fn open_image(path: &Path) -> io::Result<Self> {
         let file = OpenOptions::new().read(true).write(true).open(path)?;
         Ok(Self { path: path.to_owned(), content: DiskContent::File(file) })
     }
@@ -58,7 +58,7 @@ impl DiskImage {
     }
 
     /// The same disk for another reader.
-    pub(crate) fn reopen(&self) -> io::Result<Self> {
+    pub(crate) fn reopen_image(&self) -> io::Result<Self> {
         let content = match &self.content {
             DiskContent::Encoded(disk) => DiskContent::Encoded(Arc::clone(disk)),
             DiskContent::File(file) => DiskContent::File(file.try_clone()?),
@@ -66,11 +66,11 @@ impl DiskImage {
         Ok(Self { path: self.path.clone(), content })
     }
 
-    pub(crate) fn size(&self) -> io::Result<Bytes> {
+    pub(crate) fn byte_size(&self) -> io::Result<Bytes> {
         match &self.content {
-            DiskContent::Encoded(disk) => Ok(Bytes::new(disk.size())),
+            DiskContent::Encoded(disk) => Ok(Bytes::new(disk.disk_size())),
             // By its end, since a block device has no length in its metadata.
-            DiskContent::File(file) => disk_formats::disk::ReadAt::length(file).map(Bytes::new),
+            DiskContent::File(file) => disk_formats::disk::ReadAt::byte_length(file).map(Bytes::new),
         }
     }
 
@@ -82,7 +82,7 @@ impl DiskImage {
     pub(crate) fn write_sparse(&self, offset: Bytes, bytes: &[u8]) -> io::Result<()> {
         for (index, chunk) in bytes.chunks(HOLE).enumerate() {
             if chunk.iter().any(|byte| *byte != 0) {
-                self.file()?.write_all_at(chunk, offset.get() + (index * HOLE) as u64)?;
+                self.writable_file()?.write_all_at(chunk, offset.get() + (index * HOLE) as u64)?;
             }
         }
         Ok(())
@@ -91,7 +91,7 @@ impl DiskImage {
     /// Writes bytes as they are.
     pub(crate) fn write(&self, offset: Bytes, bytes: &[u8]) -> io::Result<()> {
         // By place and not by cursor, so that many threads may use one file: pwrite(2).
-        self.file()?.write_all_at(bytes, offset.get())
+        self.writable_file()?.write_all_at(bytes, offset.get())
     }
 
     pub(crate) fn read(&self, offset: Bytes, length: Bytes) -> io::Result<Vec<u8>> {
@@ -108,7 +108,7 @@ impl DiskImage {
     }
 
     /// The file that can be written.
-    fn file(&self) -> io::Result<&File> {
+    fn writable_file(&self) -> io::Result<&File> {
         match &self.content {
             DiskContent::Encoded(_) => Err(io::ErrorKind::ReadOnlyFilesystem.into()),
             DiskContent::File(file) => Ok(file),
@@ -120,8 +120,26 @@ impl DiskImage {
         DiskRegion { disk: self, offset }
     }
 
-    pub(crate) fn sync(&self) -> io::Result<()> {
-        self.file()?.sync_all()
+    pub(crate) fn sync_image(&self) -> io::Result<()> {
+        self.writable_file()?.sync_all()
+    }
+}
+
+impl ReadDisk for DiskImage {
+    fn disk_size(&self) -> u64 {
+        // A file whose size is unknown has nothing that could be read.
+        Self::byte_size(self).map_or(0, Bytes::get)
+    }
+
+    fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+        self.read_into(Bytes::new(offset), buffer)
+    }
+
+    fn next_data(&self, offset: u64) -> io::Result<Option<std::ops::Range<u64>>> {
+        match &self.content {
+            DiskContent::Encoded(disk) => disk.next_data(offset),
+            DiskContent::File(file) => disk_formats::disk::ReadAt::next_data(file, offset),
+        }
     }
 }
 
@@ -147,13 +165,13 @@ mod tests {
     #[test]
     fn zeros_take_no_room() {
         let folder = tempfile::tempdir().unwrap();
-        let disk = DiskImage::create(&folder.path().join("disk"), Bytes::from_mib(8)).unwrap();
+        let disk = DiskImage::create_image(&folder.path().join("disk"), Bytes::from_mib(8)).unwrap();
         let mut bytes = vec![0; 4 << 20];
         bytes[3 << 20] = 7;
 
         disk.write_sparse(Bytes::MIB, &bytes).unwrap();
 
         assert_eq!(disk.read(Bytes::from_mib(4), Bytes::new(1)).unwrap(), [7]);
-        assert!(disk.file().unwrap().metadata().unwrap().blocks() * 512 <= 1 << 20);
+        assert!(disk.writable_file().unwrap().metadata().unwrap().blocks() * 512 <= 1 << 20);
     }
 }

@@ -38,8 +38,6 @@ mod keys;
 pub mod payload;
 /// What a build will do.
 mod plan;
-/// Foreign text for terminals.
-mod printable;
 /// Runs programs.
 mod process;
 /// Tells how a build goes.

@@ -147,11 +147,11 @@ impl fmt::Display for BuildPlan {
                 placed.partition.number,
                 placed.partition.label,
                 placed.first_lba,
-                placed.size()
+                placed.byte_size()
             )?;
         }
         for (number, step) in (1..).zip(BuildStep::ALL) {
-            writeln!(f, "{number:>2}. {:<10} {}", step.name(), step.sentence())?;
+            writeln!(f, "{number:>2}. {:<10} {}", step.step_name(), step.step_sentence())?;
         }
         writeln!(f, "into       {}", facts.output.display())
     }

@@ -58,16 +58,16 @@ impl BuildProgress {
         };
         if self.display == ProgressDisplay::Events {
             print_event(
-                &serde_json::json!({ "event": "begin", "step": step.name(), "text": step.sentence() }),
+                &serde_json::json!({ "event": "begin", "step": step.step_name(), "text": step.step_sentence() }),
             );
         }
         self.running = Some((step, Instant::now(), bar));
     }
 
     /// Measures how far the running step is; may be handed to other threads.
-    pub(crate) fn meter(&self) -> StepMeter {
+    pub(crate) fn step_meter(&self) -> StepMeter {
         let (step, bar) = match &self.running {
-            Some((step, _, bar)) => (step.name(), bar.clone()),
+            Some((step, _, bar)) => (step.step_name(), bar.clone()),
             None => ("", ProgressBar::hidden()),
         };
         StepMeter { display: self.display, step, bar, told: Arc::default() }
@@ -78,18 +78,20 @@ impl BuildProgress {
         match (self.display, &self.running) {
             (ProgressDisplay::Bars, Some((_, _, bar))) => bar.set_message(text.to_owned()),
             (ProgressDisplay::Events, Some((step, ..))) => {
-                print_event(&serde_json::json!({ "event": "note", "step": step.name(), "text": text }));
+                print_event(&serde_json::json!({ "event": "note", "step": step.step_name(), "text": text }));
             }
-            (ProgressDisplay::Lines, Some((step, ..))) => eprintln!("{:>10}  {text}", step.name()),
+            (ProgressDisplay::Lines, Some((step, ..))) => eprintln!("{:>10}  {text}", step.step_name()),
             (_, None) => {}
         }
     }
 
     /// Says what a person should know before they use the image.
-    pub(crate) fn warn(&self, text: &str) {
+    pub(crate) fn show_warning(&self, text: &str) {
         match (self.display, &self.running) {
             (ProgressDisplay::Events, Some((step, ..))) => {
-                print_event(&serde_json::json!({ "event": "warning", "step": step.name(), "text": text }));
+                print_event(
+                    &serde_json::json!({ "event": "warning", "step": step.step_name(), "text": text }),
+                );
             }
             (ProgressDisplay::Bars, Some((_, _, bar))) => bar.suspend(|| eprintln!("WARNING: {text}")),
             _ => eprintln!("WARNING: {text}"),
@@ -104,14 +106,14 @@ impl BuildProgress {
             ProgressDisplay::Bars => {
                 let message = bar.message();
                 bar.finish_and_clear();
-                eprintln!("{:>10}  {:>6.1} s  {message}", step.name(), took.as_secs_f64());
+                eprintln!("{:>10}  {:>6.1} s  {message}", step.step_name(), took.as_secs_f64());
             }
             ProgressDisplay::Events => {
                 print_event(
-                    &serde_json::json!({ "event": "end", "step": step.name(), "seconds": seconds(took) }),
+                    &serde_json::json!({ "event": "end", "step": step.step_name(), "seconds": rounded_seconds(took) }),
                 );
             }
-            ProgressDisplay::Lines => eprintln!("{:>10}  {:>6.1} s", step.name(), took.as_secs_f64()),
+            ProgressDisplay::Lines => eprintln!("{:>10}  {:>6.1} s", step.step_name(), took.as_secs_f64()),
         }
     }
 
@@ -133,7 +135,7 @@ pub(crate) struct StepMeter {
 
 impl StepMeter {
     /// So much of so much is done; the unit is the caller's.
-    pub(crate) fn set(&self, done: u64, total: u64) {
+    pub(crate) fn set_progress(&self, done: u64, total: u64) {
         match self.display {
             ProgressDisplay::Bars => {
                 if self.bar.length() != Some(total) {
@@ -170,8 +172,8 @@ impl Drop for BuildProgress {
 fn step_spinner(step: BuildStep) -> ProgressBar {
     let bar = ProgressBar::new_spinner();
     bar.set_style(bar_style("{prefix:>10}  {elapsed:>6}  {spinner} {wide_msg}"));
-    bar.set_prefix(step.name());
-    bar.set_message(step.sentence());
+    bar.set_prefix(step.step_name());
+    bar.set_message(step.step_sentence());
     bar.enable_steady_tick(Duration::from_millis(120));
     bar
 }
@@ -180,7 +182,7 @@ fn bar_style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
-fn seconds(duration: Duration) -> f64 {
+fn rounded_seconds(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 1000.0).round() / 1000.0
 }
 

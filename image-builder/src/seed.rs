@@ -8,19 +8,16 @@ use std::path::{Path, PathBuf};
 use disk_formats::disk::ReadDisk;
 use disk_formats::format::Format;
 use disk_formats::raw::RawDisk;
+use disk_install::esp::{FatFile, MAX_SEED_BYTES, SEED, plan_files};
+use image_format::bytes::Bytes;
 use image_format::gpt::PartitionTable;
 use image_format::layout::{Partition, PartitionRole};
 
-use crate::boot::esp::SEED;
-use crate::boot::fat::{self, FatFile};
 use crate::cli;
 use crate::convert::{self, ConvertError};
 use crate::disk::DiskImage;
 use crate::inspect::table::{self, ReadTableError};
 use crate::source::{SourceError, SourceKind, open_source};
-
-/// No cloud hands over more; the agent reads no more.
-const MOST_BYTES: u64 = 1 << 20;
 
 /// Writes the given files; gives the names of those it wrote.
 pub(crate) fn write(arguments: &cli::SeedArguments) -> Result<Vec<&'static str>, SeedError> {
@@ -73,27 +70,27 @@ fn write_encoded(
 
 fn write_raw(image: &Path, files: &[FatFile]) -> Result<(), SeedError> {
     let failed = |source| SeedError::Image { image: image.to_owned(), source };
-    let disk = DiskImage::open(image).map_err(failed)?;
+    let disk = DiskImage::open_image(image).map_err(failed)?;
     keep_private(image).map_err(failed)?;
     let table = table::read(&disk).map_err(|source| SeedError::Table { image: image.to_owned(), source })?;
     add_files(&disk, &table, files)
 }
 
 /// Adds files to the EFI partition of a disk with that table.
-pub(crate) fn add_files(
-    disk: &DiskImage,
-    table: &PartitionTable,
-    files: &[FatFile],
-) -> Result<(), SeedError> {
+fn add_files(disk: &DiskImage, table: &PartitionTable, files: &[FatFile]) -> Result<(), SeedError> {
     let image = disk.path();
     let failed = |source| SeedError::Image { image: image.to_owned(), source };
     let esp = table
         .find_label(Partition::of_role(PartitionRole::Esp).label)
         .ok_or_else(|| SeedError::NoEsp { image: image.to_owned() })?;
-    let before = disk.read(esp.offset(), esp.size()).map_err(failed)?;
-    // In memory, so that a full ESP is noticed before the image is touched.
-    let after = fat::add(before.clone(), files).map_err(failed)?;
-    write_changes(disk, esp.offset().get(), &before, &after).map_err(failed)
+    let start = esp.byte_offset().get();
+    let read = |buffer: &mut [u8], offset: u64| disk.read_into(Bytes::new(start + offset), buffer);
+    // Planned first, so that a full ESP is noticed before the image is touched.
+    let changed = plan_files(&read, esp.byte_size().get(), files).map_err(failed)?;
+    for (offset, block) in changed.iter().rev() {
+        disk.write(Bytes::new(start + offset), block).map_err(failed)?;
+    }
+    disk.sync_image().map_err(failed)
 }
 
 /// What is seeded may have passwords and keys in it, so from now on the image is its owner's alone. A disk's node
@@ -104,23 +101,11 @@ fn keep_private(image: &Path) -> io::Result<()> {
     if found.is_file() { fs::set_permissions(image, Permissions::from_mode(mode)) } else { Ok(()) }
 }
 
-/// Writes only what differs, so that a sparse image stays sparse; the FAT after the files' data, which
-/// nothing refers to until then.
-fn write_changes(disk: &DiskImage, start: u64, before: &[u8], after: &[u8]) -> io::Result<()> {
-    const PIECE: usize = 4096;
-    for (index, (old, new)) in before.chunks(PIECE).zip(after.chunks(PIECE)).enumerate().rev() {
-        if old != new {
-            disk.write(image_format::bytes::Bytes::new(start + (index * PIECE) as u64), new)?;
-        }
-    }
-    disk.sync()
-}
-
 /// A file that machines will read.
 pub(crate) fn read_file(path: &Path) -> Result<Vec<u8>, SeedError> {
     let failed = |source| SeedError::Read { path: path.to_owned(), source };
     let size = fs::metadata(path).map_err(failed)?.len();
-    if size > MOST_BYTES {
+    if size > MAX_SEED_BYTES {
         return Err(SeedError::TooLarge { path: path.to_owned(), size });
     }
     fs::read(path).map_err(failed)
@@ -145,6 +130,6 @@ pub(crate) enum SeedError {
     Read { path: PathBuf, source: io::Error },
     #[error("cannot find the partitions of {image}")]
     Table { image: PathBuf, source: ReadTableError },
-    #[error("{path} has {size} bytes; machines read at most {MOST_BYTES}")]
+    #[error("{path} has {size} bytes; machines read at most {MAX_SEED_BYTES}")]
     TooLarge { path: PathBuf, size: u64 },
 }

@@ -10,8 +10,9 @@ use std::path::{Path, PathBuf};
 
 use disk_formats::disk::{FilePart, MAX_DISK_BYTES, OpenDiskError, ReadDisk, is_zero};
 use disk_formats::format::Format;
-use disk_formats::open::{Opened, open};
+use disk_formats::open::{Opened, open_disk};
 use disk_formats::stream::Compression;
+use disk_install::stream::read_full;
 
 /// How a file holds its disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,7 +42,7 @@ pub(crate) fn open_source(path: &Path) -> Result<SourceDisk, SourceError> {
     if has_tar_magic(&file) {
         return open_tar(path, &file).map_err(failed);
     }
-    match open(file).map_err(failed)? {
+    match open_disk(file).map_err(failed)? {
         Opened::Disk(format, disk) => Ok(SourceDisk { kind: SourceKind::Disk(format), disk }),
         Opened::Stream(compression) => open_stream(path, compression).map_err(failed),
     }
@@ -62,13 +63,13 @@ fn open_tar(path: &Path, file: &File) -> Result<SourceDisk, OpenDiskError> {
         }
         let start = entry.raw_file_position();
         let part = FilePart::new(file.try_clone()?, start..start + entry.size());
-        return match open(part)? {
+        return match open_disk(part)? {
             Opened::Disk(_, disk) => Ok(SourceDisk { kind: SourceKind::Archive, disk }),
             Opened::Stream(compression) => {
                 let mut stream = file;
                 stream.seek(SeekFrom::Start(start))?;
-                let unpacked = unpack(compression.decoder(stream.take(entry.size()))?, path)?;
-                reopened(unpacked, SourceKind::Archive)
+                let unpacked = unpack_stream(compression.open_decoder(stream.take(entry.size()))?, path)?;
+                reopen_unpacked(unpacked, SourceKind::Archive)
             }
         };
     }
@@ -76,7 +77,7 @@ fn open_tar(path: &Path, file: &File) -> Result<SourceDisk, OpenDiskError> {
 }
 
 fn open_stream(path: &Path, compression: Compression) -> Result<SourceDisk, OpenDiskError> {
-    let mut stream = compression.decoder(File::open(path)?)?;
+    let mut stream = compression.open_decoder(File::open(path)?)?;
     let mut head = Vec::new();
     stream.by_ref().take(512).read_to_end(&mut head)?;
     let is_tar = head.get(TAR_MAGIC_AT..TAR_MAGIC_AT + 5) == Some(b"ustar");
@@ -87,13 +88,13 @@ fn open_stream(path: &Path, compression: Compression) -> Result<SourceDisk, Open
             Compression::Xz => Format::RawXz,
             Compression::Zstd => Format::RawZst,
         };
-        return reopened(unpack(whole, path)?, SourceKind::Disk(format));
+        return reopen_unpacked(unpack_stream(whole, path)?, SourceKind::Disk(format));
     }
     let mut archive = tar::Archive::new(whole);
     for entry in archive.entries()? {
         let entry = entry?;
         if is_disk(&entry) {
-            return reopened(unpack(entry, path)?, SourceKind::Archive);
+            return reopen_unpacked(unpack_stream(entry, path)?, SourceKind::Archive);
         }
     }
     Err(no_disk())
@@ -110,15 +111,15 @@ fn no_disk() -> OpenDiskError {
     io::Error::new(io::ErrorKind::InvalidData, "the archive has no file that could be a disk").into()
 }
 
-fn reopened(unpacked: File, kind: SourceKind) -> Result<SourceDisk, OpenDiskError> {
-    match open(unpacked)? {
+fn reopen_unpacked(unpacked: File, kind: SourceKind) -> Result<SourceDisk, OpenDiskError> {
+    match open_disk(unpacked)? {
         Opened::Disk(_, disk) => Ok(SourceDisk { kind, disk }),
         Opened::Stream(_) => Err(io::Error::new(io::ErrorKind::InvalidData, "it is compressed twice").into()),
     }
 }
 
 /// Writes a stream into a sparse file without a name, beside the image where there is room for images.
-fn unpack(mut from: impl Read, path: &Path) -> io::Result<File> {
+fn unpack_stream(mut from: impl Read, path: &Path) -> io::Result<File> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     let file = match tempfile::tempfile_in(folder.unwrap_or_else(|| Path::new("."))) {
         Ok(file) => file,
@@ -151,20 +152,6 @@ pub(crate) fn copy_sparse(from: &mut impl Read, to: &File, most: u64) -> io::Res
         }
         at += read as u64;
     }
-}
-
-/// Fills the buffer as far as the stream goes.
-pub(crate) fn read_full(from: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
-    let mut length = 0;
-    while length < buffer.len() {
-        match from.read(&mut buffer[length..]) {
-            Ok(0) => break,
-            Ok(read) => length += read,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(length)
 }
 
 /// Why an image cannot be read.

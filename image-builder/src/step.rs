@@ -34,7 +34,7 @@ impl BuildStep {
     ];
 
     /// A short name, stable for machines.
-    pub(crate) fn name(self) -> &'static str {
+    pub(crate) fn step_name(self) -> &'static str {
         match self {
             Self::Resolve => "resolve",
             Self::Download => "download",
@@ -51,7 +51,7 @@ impl BuildStep {
     }
 
     /// What it does, for people.
-    pub(crate) fn sentence(self) -> &'static str {
+    pub(crate) fn step_sentence(self) -> &'static str {
         match self {
             Self::Resolve => "choose the version of every package",
             Self::Download => "fetch packages that are not in the cache",

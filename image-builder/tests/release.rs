@@ -205,7 +205,7 @@ fn write_disk(path: &Path, root: &[u8]) {
     disk.set_len(size.get()).unwrap();
     disk.write_all_at(&copies.primary, gpt::PRIMARY_OFFSET.get()).unwrap();
     disk.write_all_at(&copies.backup, gpt::backup_offset(size).unwrap().get()).unwrap();
-    disk.write_all_at(root, layout.partition(PartitionRole::Root(Slot::A)).offset().get()).unwrap();
+    disk.write_all_at(root, layout.partition_of(PartitionRole::Root(Slot::A)).byte_offset().get()).unwrap();
 }
 
 #[test]

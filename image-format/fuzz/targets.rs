@@ -48,13 +48,13 @@ pub(crate) fn envelope(bytes: &[u8]) {
 /// given one more word.
 pub(crate) fn command_line(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
-    let _ = CommandLine::default().check(&GivenLine::parse(&text), "/k");
+    let _ = CommandLine::default().check_given(&GivenLine::parse(&text), "/k");
     if let Ok(line) = text.parse::<CommandLine>() {
         assert_eq!(line.to_string().parse(), Ok(line.clone()));
         let given = format!("BOOT_IMAGE=(hd0)/k {line} catamaran.slot=a");
-        assert_eq!(line.check(&GivenLine::parse(&given), "/k"), Ok(()));
+        assert_eq!(line.check_given(&GivenLine::parse(&given), "/k"), Ok(()));
         let more = format!("BOOT_IMAGE=(hd0)/k {line} init=/x catamaran.slot=a");
-        assert!(line.check(&GivenLine::parse(&more), "/k").is_err());
+        assert!(line.check_given(&GivenLine::parse(&more), "/k").is_err());
     }
 }
 
@@ -103,7 +103,7 @@ pub(crate) fn release_root(bytes: &[u8]) {
         let again = root.to_bytes().map(|bytes| RootMetadata::from_bytes(&bytes));
         assert!(matches!(again, Ok(Ok(same)) if same == root));
     }
-    if let Ok(root) = TrustedRoot::anchor(bytes) {
+    if let Ok(root) = TrustedRoot::anchor_chain(bytes) {
         assert!(root.next(bytes).is_err());
         let _ = root.open_manifest(bytes);
     }
@@ -164,7 +164,7 @@ fn check_choice(channel: &ChannelMetadata, facts: &MachineFacts) {
 
 /// What a machine kept, or what is left of it, and a file's reference in it.
 pub(crate) fn trust_state(bytes: &[u8]) {
-    assert!(FileReference::of(bytes).check(bytes).is_ok());
+    assert!(FileReference::of_bytes(bytes).check_bytes(bytes).is_ok());
     if let Ok(state) = TrustState::from_bytes(bytes) {
         let again = state.to_bytes().map(|bytes| TrustState::from_bytes(&bytes));
         assert!(matches!(again, Ok(Ok(same)) if same == state));

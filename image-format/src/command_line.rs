@@ -2,7 +2,7 @@
 //!
 //! Knows which lines can be signed, which parameters are the selector's own, and when a kernel was given
 //! exactly these two. Refuses to know what a word of the signed line means.
-//! Invariant: a line that [`CommandLine::check`] accepts has the signed words, all of them, in their order,
+//! Invariant: a line that [`CommandLine::check_given`] accepts has the signed words, all of them, in their order,
 //! between GRUB's `BOOT_IMAGE=` and the selector's parameters, and no other word.
 //!
 //! Documentation: <https://docs.kernel.org/admin-guide/kernel-parameters.html> and GRUB's manual, "linux".
@@ -28,7 +28,7 @@ const BOOT_IMAGE: &str = "BOOT_IMAGE=";
 const MAX_SHOWN: usize = 64;
 
 /// A line that can be signed: words of printable ASCII that neither GRUB nor the kernel reads in another way.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct CommandLine {
     words: Vec<String>,
@@ -41,7 +41,7 @@ impl CommandLine {
     }
 
     /// This line with more words at its end.
-    pub fn append(&self, more: &Self) -> Result<Self, ParseCommandLineError> {
+    pub fn append_line(&self, more: &Self) -> Result<Self, ParseCommandLineError> {
         Self::try_from_words(self.words().chain(more.words()))
     }
 
@@ -49,11 +49,11 @@ impl CommandLine {
     /// `kernel` is the path of the slot's kernel, as GRUB names it.
     // Considered: to read /boot/env once more through dm-verity. That would check the file, not what GRUB
     // made of it.
-    pub fn check(&self, given: &GivenLine<'_>, kernel: &str) -> Result<(), CommandLineError> {
+    pub fn check_given(&self, given: &GivenLine<'_>, kernel: &str) -> Result<(), CommandLineError> {
         let rest = match given.words.split_first() {
             Some((first, rest)) if is_boot_image(first, kernel) => rest,
             first => {
-                let given = first.map(|(word, _)| shortened(word)).unwrap_or_default();
+                let given = first.map(|(word, _)| shorten_word(word)).unwrap_or_default();
                 return Err(CommandLineError::BootImage { given, kernel: kernel.to_owned() });
             }
         };
@@ -62,12 +62,14 @@ impl CommandLine {
             match (self.words.get(index), rest.get(index)) {
                 (Some(signed), Some(given)) if signed == given => {}
                 (Some(signed), Some(given)) => {
-                    let (signed, given) = (shortened(signed), shortened(given));
+                    let (signed, given) = (shorten_word(signed), shorten_word(given));
                     return Err(CommandLineError::Changed { number, signed, given });
                 }
-                (Some(signed), None) => return Err(CommandLineError::Missing { signed: shortened(signed) }),
+                (Some(signed), None) => {
+                    return Err(CommandLineError::Missing { signed: shorten_word(signed) });
+                }
                 (None, given) => {
-                    let given = given.map(|word| shortened(word)).unwrap_or_default();
+                    let given = given.map(|word| shorten_word(word)).unwrap_or_default();
                     return Err(CommandLineError::Added { given });
                 }
             }
@@ -82,7 +84,7 @@ impl CommandLine {
             return Err(ParseCommandLineError::TooLong { given: length });
         }
         match words.iter().find(|word| is_reserved(word)) {
-            Some(word) => Err(ParseCommandLineError::Reserved { word: shortened(word) }),
+            Some(word) => Err(ParseCommandLineError::Reserved { word: shorten_word(word) }),
             None => Ok(Self { words }),
         }
     }
@@ -152,7 +154,7 @@ impl<'a> GivenLine<'a> {
 
     /// The value that the selector gave to one of [`SELECTOR_PARAMETERS`].
     #[must_use]
-    pub fn parameter(&self, name: &str) -> Option<&'a str> {
+    pub fn selector_parameter(&self, name: &str) -> Option<&'a str> {
         self.parameters.get(name).copied()
     }
 }
@@ -215,7 +217,7 @@ fn is_boot_image(word: &str, kernel: &str) -> bool {
     })
 }
 
-fn shortened(word: &str) -> String {
+fn shorten_word(word: &str) -> String {
     word.chars().take(MAX_SHOWN).collect()
 }
 

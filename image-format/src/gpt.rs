@@ -75,13 +75,13 @@ pub struct PartitionEntry {
 impl PartitionEntry {
     /// Where it begins, in bytes.
     #[must_use]
-    pub const fn offset(&self) -> Bytes {
+    pub const fn byte_offset(&self) -> Bytes {
         Bytes::new(self.first_lba * SECTOR.get())
     }
 
     /// How long it is, in bytes.
     #[must_use]
-    pub const fn size(&self) -> Bytes {
+    pub const fn byte_size(&self) -> Bytes {
         Bytes::new((self.last_lba - self.first_lba + 1) * SECTOR.get())
     }
 }
@@ -237,7 +237,7 @@ impl CopyPlace {
         }
     }
 
-    const fn other(self) -> Self {
+    const fn other_copy(self) -> Self {
         match self {
             Self::Primary => Self::Backup,
             Self::Backup => Self::Primary,
@@ -285,7 +285,7 @@ fn encode_copy(table: &PartitionTable, place: CopyPlace, disk_sectors: u64) -> R
         crc32: 0,
         reserved: 0,
         current_lba: header_lba,
-        backup_lba: place.other().header_lba(disk_sectors),
+        backup_lba: place.other_copy().header_lba(disk_sectors),
         first_usable: FIRST_USABLE,
         last_usable: last_usable(disk_sectors),
         disk_guid: table.disk_guid,

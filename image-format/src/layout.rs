@@ -44,7 +44,7 @@ pub const NO_AUTO: u64 = 1 << 63;
 const LINUX_ROOT_X86_64: Uuid = uuid!("4f68bce3-e8cd-4db1-96e7-fbcaf984b709");
 
 /// What a partition is for, in the order of the disk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum PartitionRole {
     /// GRUB's core image, for machines that boot the old way.
     Bios,
@@ -171,13 +171,13 @@ pub struct PlacedPartition {
 impl PlacedPartition {
     /// Where it begins, in bytes.
     #[must_use]
-    pub const fn offset(&self) -> Bytes {
+    pub const fn byte_offset(&self) -> Bytes {
         Bytes::new(self.first_lba * SECTOR.get())
     }
 
     /// How long it is, in bytes.
     #[must_use]
-    pub const fn size(&self) -> Bytes {
+    pub const fn byte_size(&self) -> Bytes {
         Bytes::new(self.sectors * SECTOR.get())
     }
 }
@@ -217,7 +217,7 @@ impl DiskLayout {
 
     /// The partition with that role.
     #[must_use]
-    pub fn partition(&self, role: PartitionRole) -> &PlacedPartition {
+    pub fn partition_of(&self, role: PartitionRole) -> &PlacedPartition {
         &self.placed[Partition::of_role(role).number as usize - 1]
     }
 
@@ -230,8 +230,8 @@ impl DiskLayout {
     /// The smallest disk that holds it all: one more [`ALIGNMENT`] for the backup table.
     #[must_use]
     pub fn disk_size(&self) -> Bytes {
-        let last = self.partition(PartitionRole::State);
-        Bytes::new(last.offset().get() + last.size().get() + ALIGNMENT.get())
+        let last = self.partition_of(PartitionRole::State);
+        Bytes::new(last.byte_offset().get() + last.byte_size().get() + ALIGNMENT.get())
     }
 
     /// The partition table that says so.
@@ -296,7 +296,7 @@ mod tests {
         let mut printed = String::new();
         for placed in layout().partitions() {
             let PlacedPartition { partition, first_lba, .. } = placed;
-            let (size, guid) = (placed.size(), partition.derive_guid(DISK));
+            let (size, guid) = (placed.byte_size(), partition.derive_guid(DISK));
             writeln!(printed, "{} {} {first_lba} {size} {guid}", partition.number, partition.label).unwrap();
         }
 
@@ -308,7 +308,7 @@ mod tests {
     fn every_role_has_its_own_line() {
         for partition in &PARTITIONS {
             assert_eq!(Partition::of_role(partition.role), partition);
-            assert_eq!(layout().partition(partition.role).partition, partition);
+            assert_eq!(layout().partition_of(partition.role).partition, partition);
         }
     }
 

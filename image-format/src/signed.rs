@@ -274,7 +274,10 @@ impl Keyring {
     }
 
     /// Verifies the signatures, and only then reads the payload.
-    pub fn verify<T: SignedPayload>(&self, signed: &Signed<T>) -> Result<Verified<T>, VerifyError<T::Error>> {
+    pub fn verify_signed<T: SignedPayload>(
+        &self,
+        signed: &Signed<T>,
+    ) -> Result<Verified<T>, VerifyError<T::Error>> {
         let message = signed_message(T::ROLE, &signed.payload);
         let mut signers: Vec<KeyId> = Vec::new();
         for (id, signature) in &signed.signatures {
@@ -300,7 +303,7 @@ impl Keyring {
     }
 }
 
-/// A value whose signatures held. Only [`Keyring::verify`] makes one.
+/// A value whose signatures held. Only [`Keyring::verify_signed`] makes one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verified<T> {
     value: T,
@@ -310,7 +313,7 @@ pub struct Verified<T> {
 impl<T> Verified<T> {
     /// The trusted keys that signed it, each once.
     #[must_use]
-    pub fn signers(&self) -> &[KeyId] {
+    pub fn trusted_signers(&self) -> &[KeyId] {
         &self.signers
     }
 }

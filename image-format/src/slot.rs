@@ -29,7 +29,7 @@ const SIGNATURE: &[u8] = b"# GRUB Environment Block\n";
 const NAMES: [&str; 6] = ["prio", "a_ok", "a_tries", "b_ok", "b_tries", "tag"];
 
 /// One of the two halves that can hold a system.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Slot {
     /// The half whose root is ROOT-A.
@@ -97,7 +97,7 @@ impl From<Slot> for String {
 }
 
 /// How often a slot may still be tried: 0 to [`FULL_TRIES`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Tries(u8);
 
 impl Tries {
@@ -150,12 +150,12 @@ impl SlotState {
 /// use image_format::slot::{Slot, SlotTable};
 ///
 /// // A release was written into slot B, so it goes first.
-/// let table = SlotTable::FRESH.activate(Slot::B);
+/// let table = SlotTable::FRESH.activate_slot(Slot::B);
 /// assert_eq!(SlotTable::from_block(&table.to_block()), Ok(table));
 ///
 /// // Slot A may be overwritten only once slot B has proven itself.
-/// assert!(table.disarm(Slot::A).is_err());
-/// assert!(table.mark_good(Slot::B).disarm(Slot::A).is_ok());
+/// assert!(table.disarm_slot(Slot::A).is_err());
+/// assert!(table.mark_good(Slot::B).disarm_slot(Slot::A).is_ok());
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct SlotTable {
@@ -176,13 +176,13 @@ impl SlotTable {
 
     /// A table in place of one that was lost: this slot goes first, nothing is known of either.
     #[must_use]
-    pub const fn lost(priority: Slot) -> Self {
+    pub const fn replace_lost(priority: Slot) -> Self {
         Self { priority, a: SlotState::EMPTY, b: SlotState::EMPTY, tag: DiskTag::UNSET }
     }
 
     /// What the table says about a slot.
     #[must_use]
-    pub const fn state(&self, slot: Slot) -> SlotState {
+    pub const fn slot_state(&self, slot: Slot) -> SlotState {
         match slot {
             Slot::A => self.a,
             Slot::B => self.b,
@@ -197,8 +197,8 @@ impl SlotTable {
 
     /// The slot goes first, with all its tries. Whether it is proven stays as it is.
     #[must_use]
-    pub const fn activate(self, slot: Slot) -> Self {
-        let armed = SlotState { good: self.state(slot).good, tries: Tries::FULL };
+    pub const fn activate_slot(self, slot: Slot) -> Self {
+        let armed = SlotState { good: self.slot_state(slot).good, tries: Tries::FULL };
         Self { priority: slot, ..self.with_state(slot, armed) }
     }
 
@@ -209,8 +209,8 @@ impl SlotTable {
     }
 
     /// The slot is about to be overwritten and may not boot. Refused when nothing good would remain.
-    pub fn disarm(self, slot: Slot) -> Result<Self, LastGoodSlotError> {
-        if self.state(!slot).good { Ok(self.mark_bad(slot)) } else { Err(LastGoodSlotError { slot }) }
+    pub fn disarm_slot(self, slot: Slot) -> Result<Self, LastGoodSlotError> {
+        if self.slot_state(!slot).good { Ok(self.mark_bad(slot)) } else { Err(LastGoodSlotError { slot }) }
     }
 
     /// The slot cannot boot, whatever the table said.
@@ -226,7 +226,7 @@ impl SlotTable {
     #[must_use]
     pub fn take_turns(self, running: Slot) -> Self {
         let last_resort = self.a.tries == Tries::NONE && self.b.tries == Tries::NONE;
-        let takes_turns = last_resort && self.state(!running).good;
+        let takes_turns = last_resort && self.slot_state(!running).good;
         if takes_turns { Self { priority: !running, ..self } } else { self }
     }
 
@@ -314,7 +314,7 @@ pub enum ParseSlotTableError {
 }
 
 /// The variables of one block, in the order of [`NAMES`].
-#[derive(Debug, Default, Clone)]
+#[derive(Debug, Clone, Default)]
 struct BlockValues([Option<String>; 6]);
 
 impl BlockValues {
@@ -416,7 +416,7 @@ pub struct BootDecision {
 /// ```
 /// use image_format::slot::{LoadCondition, Slot, SlotTable, boot_decision};
 ///
-/// let block = SlotTable::FRESH.activate(Slot::B).to_block();
+/// let block = SlotTable::FRESH.activate_slot(Slot::B).to_block();
 /// let decision = boot_decision(&block, &block);
 ///
 /// // Slot B is unproven, so it boots only if its try could be counted. Slot A comes next.
@@ -447,7 +447,7 @@ fn counted_attempts(table: SlotTable) -> Vec<BootAttempt> {
     let mut table = table.with_tag(table.tag.next_boot());
     let mut attempts = Vec::new();
     for slot in [table.priority, !table.priority] {
-        let SlotState { good, tries } = table.state(slot);
+        let SlotState { good, tries } = table.slot_state(slot);
         let Some(left) = tries.spend_one() else { continue };
         table = table.with_state(slot, SlotState { good, tries: left });
         // An unproven slot that could not be counted would be tried for ever. A good one is worth a boot
@@ -461,8 +461,8 @@ fn counted_attempts(table: SlotTable) -> Vec<BootAttempt> {
 fn last_resort(table: SlotTable) -> impl Iterator<Item = BootAttempt> {
     let order = [table.priority, !table.priority];
     // What ran once is more likely to run again than what never did.
-    let good = order.into_iter().filter(move |slot| table.state(*slot).good);
-    let rest = order.into_iter().filter(move |slot| !table.state(*slot).good);
+    let good = order.into_iter().filter(move |slot| table.slot_state(*slot).good);
+    let rest = order.into_iter().filter(move |slot| !table.slot_state(*slot).good);
     good.chain(rest).map(|slot| BootAttempt { slot, condition: LoadCondition::LastResort })
 }
 

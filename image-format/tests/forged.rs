@@ -96,7 +96,7 @@ fn forgeries() -> Vec<(&'static str, Vec<u8>)> {
 
 fn said_of(envelope: &[u8]) -> String {
     let refused: Box<dyn Error> = match Signed::<Manifest>::from_envelope(envelope) {
-        Ok(signed) => match keyring().verify(&signed) {
+        Ok(signed) => match keyring().verify_signed(&signed) {
             Ok(verified) => panic!("accepted: {:?}", *verified),
             Err(error) => Box::new(error),
         },
@@ -125,7 +125,7 @@ fn every_forged_release_is_refused_for_its_crime() {
 fn the_proper_release_is_accepted() {
     let signed = Signed::<Manifest>::from_envelope(&signed(&manifest(), &[3, 1])).unwrap();
 
-    assert_eq!(keyring().verify(&signed).unwrap().version, Version::new(1, 2, 3));
+    assert_eq!(keyring().verify_signed(&signed).unwrap().version, Version::new(1, 2, 3));
 }
 
 #[test]

@@ -16,8 +16,9 @@ use crate::boot_complete::{self, BootCompleteError};
 use crate::cli::Verb;
 use crate::cluster_verb::{ClusterCall, own_environment};
 use crate::host_keys;
+use crate::install;
 use crate::network_cards;
-use crate::report::{VerbReport, announce};
+use crate::report::{VerbReport, announce_line};
 use crate::run_error::RunError;
 use crate::slots;
 use crate::update;
@@ -37,7 +38,7 @@ pub(crate) fn run_verb(verb: Verb) -> Result<VerbReport, RunError> {
         }
         Verb::AwaitLogins => VerbReport::done(await_logins(&MachineRoot::this_machine())),
         Verb::BootComplete => VerbReport::done(complete_boot()?),
-        Verb::BootSettled => VerbReport::done(boot_complete::settle()?),
+        Verb::BootSettled => VerbReport::done(boot_complete::confirm_run()?),
         Verb::Cluster(call) => run_cluster(call)?,
         Verb::Etcdctl(words) => run_etcdctl(&words)?,
         Verb::FirstBoot { options, format } => {
@@ -45,9 +46,10 @@ pub(crate) fn run_verb(verb: Verb) -> Result<VerbReport, RunError> {
         }
         Verb::Help(text) => VerbReport::done(text),
         Verb::HostKeys => VerbReport::done(host_keys::make_host_keys(Path::new(host_keys::FOLDER))?),
+        Verb::Install(order) => VerbReport::done(install::install_system(&order, &announce_line)?),
         Verb::NetworkCards => VerbReport::done(network_cards::start_network_cards()?),
         Verb::Plan { file, listing } => report_offline(first_boot::plan_file(&file, listing)),
-        Verb::Provision { to } => VerbReport::done(provision(to, &MachineRoot::this_machine())?),
+        Verb::Provision { to } => VerbReport::done(provision_switch(to, &MachineRoot::this_machine())?),
         Verb::Recur { recurrence, name, command } => {
             let exit_code =
                 first_boot::run_recurring(&MachineRoot::this_machine(), recurrence, &name, &command)?;
@@ -71,18 +73,18 @@ pub(crate) fn run_verb(verb: Verb) -> Result<VerbReport, RunError> {
 fn complete_boot() -> Result<String, BootCompleteError> {
     match update::slot_on_trial() {
         Some(slot) => Ok(format!("slot {slot} is on trial: its checks decide")),
-        None => boot_complete::complete(),
+        None => boot_complete::complete_boot(),
     }
 }
 
 /// A unit whose condition this is starts, is skipped or fails, and never the one for the other.
 fn run_cluster(call: ClusterCall) -> Result<VerbReport, ClusterError> {
     let is_condition = call.is_condition();
-    match call.carry_out(&mut |line| announce(&line)) {
+    match call.carry_out(&mut |line| announce_line(&line)) {
         Ok(answer) => Ok(VerbReport { text: answer.text, exit_code: answer.exit_code }),
         // To `ExecCondition=` an exit code of 1 means that all is well without the unit.
         Err(error) if is_condition => {
-            announce(&error_chain(&error));
+            announce_line(&error_chain(&error));
             Ok(VerbReport { text: String::new(), exit_code: FAIL })
         }
         Err(error) => Err(error),
@@ -97,7 +99,7 @@ fn run_etcdctl(words: &[OsString]) -> Result<VerbReport, RunError> {
 }
 
 /// Sets the switch, if it is to be set, and says how it stands.
-fn provision(to: Option<Switch>, root: &MachineRoot) -> Result<String, RunError> {
+fn provision_switch(to: Option<Switch>, root: &MachineRoot) -> Result<String, RunError> {
     if let Some(switch) = to {
         first_boot::set_switch(root, switch)?;
     }

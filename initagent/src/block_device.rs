@@ -40,7 +40,7 @@ pub(crate) struct BlockDevice {
 
 impl BlockDevice {
     /// Opens it past the page cache; an image in a regular file through it, but synchronously.
-    pub(crate) fn open(path: &Path, access: AccessMode) -> io::Result<Self> {
+    pub(crate) fn open_device(path: &Path, access: AccessMode) -> io::Result<Self> {
         // The page cache could hold what the boot loader wrote past it, or give back what the disk never
         // stored.
         let direct = std::fs::metadata(path)?.file_type().is_block_device();
@@ -62,7 +62,7 @@ impl BlockDevice {
     }
 
     /// How large it is.
-    pub(crate) fn size(&self) -> io::Result<Bytes> {
+    pub(crate) fn byte_size(&self) -> io::Result<Bytes> {
         // stat(2) gives no size for a device.
         (&self.file).seek(SeekFrom::End(0)).map(Bytes::new)
     }
@@ -111,19 +111,19 @@ mod tests {
     fn what_was_written_is_read_back_across_chunks() {
         let file = tempfile::NamedTempFile::new().unwrap();
         file.as_file().set_len(1 << 20).unwrap();
-        let device = BlockDevice::open(file.path(), AccessMode::Write).unwrap();
+        let device = BlockDevice::open_device(file.path(), AccessMode::Write).unwrap();
         let bytes: Vec<u8> = (0..3 * CHUNK + 512).map(|n| u8::try_from(n % 251).unwrap()).collect();
 
         device.write(Bytes::new(1536), &bytes).unwrap();
 
         assert_eq!(device.read(Bytes::new(1536), bytes.len()).unwrap(), bytes);
-        assert_eq!(device.size().unwrap(), Bytes::MIB);
+        assert_eq!(device.byte_size().unwrap(), Bytes::MIB);
     }
 
     #[test]
     fn reading_past_the_end_is_an_error() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        let device = BlockDevice::open(file.path(), AccessMode::Read).unwrap();
+        let device = BlockDevice::open_device(file.path(), AccessMode::Read).unwrap();
 
         assert!(device.read(Bytes::new(0), 512).is_err());
     }

@@ -44,7 +44,7 @@ pub(crate) enum BootCompleteError {
 
 /// The boot is complete: marks the running slot good, and says what that changed. The caller has seen that no update
 /// is on trial, or that its trial has passed.
-pub(crate) fn complete() -> Result<String, BootCompleteError> {
+pub(crate) fn complete_boot() -> Result<String, BootCompleteError> {
     let run = SlotRun::current_run()?;
     let said = run.complete_run(&SlotRun::read_marker(&run.note))?;
     raise_floor(Path::new("/"), &BootRecord::read(Path::new(boot_record::PATH))?)?;
@@ -55,12 +55,12 @@ pub(crate) fn complete() -> Result<String, BootCompleteError> {
 fn raise_floor(root: &Path, record: &BootRecord) -> Result<(), ReleaseFloorError> {
     let release = Release { slot: record.slot, version: &record.version, root_hash: record.root_hash };
     let before = ReleaseFloor::read(root).unwrap_or_default();
-    let after = ReleaseFloor::raise(before.clone(), release);
+    let after = ReleaseFloor::raise_floor(before.clone(), release);
     if before.as_ref() == Some(&after) { Ok(()) } else { after.write(root) }
 }
 
 /// The run has settled: gives the slot all its tries, and forgets the note.
-pub(crate) fn settle() -> Result<String, BootCompleteError> {
+pub(crate) fn confirm_run() -> Result<String, BootCompleteError> {
     let run = SlotRun::current_run()?;
     run.mark_stable(&SlotRun::read_marker(&run.note))
 }
@@ -125,7 +125,7 @@ impl SlotRun {
     }
 
     fn mark_slot(&self, credit: RestoreTries) -> Result<String, BootCompleteError> {
-        let marked = mark(&self.abstate, self.slot, credit);
+        let marked = mark_good(&self.abstate, self.slot, credit);
         marked.map_err(|source| BootCompleteError::Store { slot: self.slot, source })
     }
 
@@ -144,19 +144,19 @@ fn write_note(path: &Path, text: &str) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
-fn mark(abstate: &Path, slot: Slot, credit: RestoreTries) -> Result<String, StoreError> {
-    let store = SlotStore::open(abstate, AccessMode::Write)?;
+fn mark_good(abstate: &Path, slot: Slot, credit: RestoreTries) -> Result<String, StoreError> {
+    let store = SlotStore::open_store(abstate, AccessMode::Write)?;
     let copies = store.read()?;
     let mut id = [0; ID_BYTES];
     // Without random bytes the old tag stays, which the selector counts up further.
     let tag = getrandom::fill(&mut id).is_ok().then(|| DiskTag::new(id));
     let after = completed_table(&copies, slot, credit, tag);
     store.write(&copies, after)?;
-    let tries = after.state(slot).tries.get();
-    Ok(match copies.table().map(|table| table.state(slot)) {
+    let tries = after.slot_state(slot).tries.get();
+    Ok(match copies.current_table().map(|table| table.slot_state(slot)) {
         None => format!("slot {slot} is good; the slot table was lost and is written anew"),
         Some(before) if before == SlotState::GOOD => format!("slot {slot} was good already"),
-        Some(before) if before == after.state(slot) => {
+        Some(before) if before == after.slot_state(slot) => {
             format!("slot {slot} is good, but its last run crashed: {tries} tries until this one has settled")
         }
         Some(before) if before.good => format!("slot {slot} is good and has all its tries again"),
@@ -172,10 +172,10 @@ fn completed_table(
     credit: RestoreTries,
     tag: Option<DiskTag>,
 ) -> SlotTable {
-    let table = copies.table().unwrap_or_else(|| SlotTable::lost(slot));
+    let table = copies.current_table().unwrap_or_else(|| SlotTable::replace_lost(slot));
     let table = tag.filter(|_| table.tag.is_used()).map_or(table, |tag| table.with_tag(tag));
     // A slot that was never good is marked all the same: it has booted, which is what good means.
-    if table.state(slot).good && credit == RestoreTries::None { table } else { table.mark_good(slot) }
+    if table.slot_state(slot).good && credit == RestoreTries::None { table } else { table.mark_good(slot) }
 }
 
 #[cfg(test)]
@@ -200,7 +200,7 @@ mod tests {
         }
 
         fn table(&self) -> SlotTable {
-            open(&self.image).read().unwrap().table().unwrap()
+            open(&self.image).read().unwrap().current_table().unwrap()
         }
 
         /// What the selector starts; the try is spent.
@@ -238,7 +238,7 @@ mod tests {
 
     #[test]
     fn a_slot_on_trial_is_good_after_its_boot_is_complete() {
-        let mut machine = Machine::with(SlotTable::FRESH.activate(Slot::B));
+        let mut machine = Machine::with(SlotTable::FRESH.activate_slot(Slot::B));
 
         let said = complete(&machine.boot());
 
@@ -305,7 +305,7 @@ mod tests {
     fn the_crash_of_one_slot_is_not_held_against_the_other() {
         let mut machine = Machine::with(BOTH_GOOD);
         complete(&machine.boot());
-        let demoted = machine.table().activate(Slot::B);
+        let demoted = machine.table().activate_slot(Slot::B);
         let store = open(&machine.image);
         store.write(&store.read().unwrap(), demoted).unwrap();
         drop(store);
@@ -323,9 +323,9 @@ mod tests {
             machine.image.as_file().write_all_at(&[0; BLOCK_BYTES], offset.get()).unwrap();
         }
 
-        mark(machine.image.path(), Slot::B, RestoreTries::None).unwrap();
+        mark_good(machine.image.path(), Slot::B, RestoreTries::None).unwrap();
 
-        let expected = SlotTable { b: SlotState::GOOD, ..SlotTable::lost(Slot::B) };
+        let expected = SlotTable { b: SlotState::GOOD, ..SlotTable::replace_lost(Slot::B) };
         assert_eq!(tagless(machine.table()), expected);
         assert!(!machine.table().tag.is_of_image());
     }

@@ -15,10 +15,13 @@ use lexopt::prelude::*;
 
 /// What the program says of itself.
 mod help;
+/// The words of `install`.
+mod install;
 /// The verbs of `update`.
 mod update;
 
 use crate::cluster_verb::{self, ClusterCall, ClusterWords};
+use crate::install::InstallOrder;
 use crate::slots::{self, Order, SlotChange};
 use crate::update::orders::UpdateRequest;
 
@@ -60,6 +63,8 @@ pub(crate) enum Verb {
     Help(&'static str),
     /// Make missing SSH host keys.
     HostKeys,
+    /// Write a system to a disk.
+    Install(InstallOrder),
     /// Bring up network cards before other devices.
     NetworkCards,
     /// Say what a file would do.
@@ -132,7 +137,7 @@ pub(crate) fn parse_arguments(mut parser: lexopt::Parser) -> Result<Verb, UsageE
 fn parse_verb(parser: &mut lexopt::Parser) -> Result<Verb, UsageError> {
     // Scripts of user-data call this program by cloud-init's name of the verb.
     if parser.bin_name().is_some_and(|path| path.rsplit('/').next() == Some(RECUR)) {
-        return recur(parser);
+        return parse_recur(parser);
     }
     if parser.bin_name().is_some_and(|path| path.rsplit('/').next() == Some(ETCDCTL)) {
         return Ok(Verb::Etcdctl(parser.raw_args()?.collect()));
@@ -148,7 +153,7 @@ fn parse_verb(parser: &mut lexopt::Parser) -> Result<Verb, UsageError> {
         Short('V') | Long("version") => Ok(Verb::Version),
         Value(word) => match word.to_str() {
             Some("apply") => parse_apply(parser),
-            Some(RECUR) => recur(parser),
+            Some(RECUR) => parse_recur(parser),
             Some("await-logins") => parse_bare(parser, "await-logins", Verb::AwaitLogins, help::AWAIT_LOGINS),
             Some("boot-complete") => {
                 parse_bare(parser, "boot-complete", Verb::BootComplete, help::BOOT_COMPLETE)
@@ -158,11 +163,12 @@ fn parse_verb(parser: &mut lexopt::Parser) -> Result<Verb, UsageError> {
             Some("first-boot") => first_boot(parser),
             Some("help") => Ok(Verb::Help(help::PROGRAM)),
             Some("host-keys") => parse_bare(parser, "host-keys", Verb::HostKeys, help::HOST_KEYS),
+            Some("install") => install::parse_install(parser),
             Some("network-cards") => {
                 parse_bare(parser, "network-cards", Verb::NetworkCards, help::NETWORK_CARDS)
             }
             Some("plan") => parse_plan(parser),
-            Some("provision") => provision(parser),
+            Some("provision") => parse_provision(parser),
             Some("slots") => parse_slots(parser),
             Some("update") => update::parse_update(parser),
             Some("status") => parse_status(parser),
@@ -251,7 +257,7 @@ fn parse_plan(parser: &mut lexopt::Parser) -> Result<Verb, UsageError> {
     }
 }
 
-fn provision(parser: &mut lexopt::Parser) -> Result<Verb, UsageError> {
+fn parse_provision(parser: &mut lexopt::Parser) -> Result<Verb, UsageError> {
     let mut words = Vec::new();
     while let Some(argument) = parser.next()? {
         match argument {
@@ -271,7 +277,7 @@ fn provision(parser: &mut lexopt::Parser) -> Result<Verb, UsageError> {
     }
 }
 
-fn recur(parser: &mut lexopt::Parser) -> Result<Verb, UsageError> {
+fn parse_recur(parser: &mut lexopt::Parser) -> Result<Verb, UsageError> {
     let mut words = Vec::new();
     while words.len() < 2 {
         match parser.next()? {
@@ -313,10 +319,10 @@ fn parse_validate(parser: &mut lexopt::Parser) -> Result<Verb, UsageError> {
     while let Some(argument) = parser.next()? {
         match argument {
             Long("json") => style = OutputFormat::Json,
-            Long("meta-data") => files.push(document(parser, Role::MetaData)?),
-            Long("network-config") => files.push(document(parser, Role::NetworkConfig)?),
-            Long("user-data") => files.push(document(parser, Role::UserData)?),
-            Long("vendor-data") => files.push(document(parser, Role::VendorData)?),
+            Long("meta-data") => files.push(parse_document(parser, Role::MetaData)?),
+            Long("network-config") => files.push(parse_document(parser, Role::NetworkConfig)?),
+            Long("user-data") => files.push(parse_document(parser, Role::UserData)?),
+            Long("vendor-data") => files.push(parse_document(parser, Role::VendorData)?),
             Short('h') | Long("help") => return Ok(Verb::Help(help::VALIDATE)),
             Value(file) => files.push(PathBuf::from(file).into()),
             other => return Err(other.unexpected().into()),
@@ -330,7 +336,7 @@ fn parse_validate(parser: &mut lexopt::Parser) -> Result<Verb, UsageError> {
 }
 
 /// The file behind an option that says what it is for.
-fn document(parser: &mut lexopt::Parser, role: Role) -> Result<Document, UsageError> {
+fn parse_document(parser: &mut lexopt::Parser, role: Role) -> Result<Document, UsageError> {
     Ok(Document { path: PathBuf::from(parser.value()?), role })
 }
 
@@ -346,11 +352,11 @@ fn parse_slots(parser: &mut lexopt::Parser) -> Result<Verb, UsageError> {
             other => return Err(other.unexpected().into()),
         }
     }
-    request.order = order(&words)?;
+    request.order = parse_order(&words)?;
     Ok(Verb::Slots(request))
 }
 
-fn order(words: &[String]) -> Result<Option<Order>, UsageError> {
+fn parse_order(words: &[String]) -> Result<Option<Order>, UsageError> {
     let [first, rest @ ..] = words else { return Ok(None) };
     if first != "lower-floor" {
         return Ok(parse_change(words)?.map(Order::Change));

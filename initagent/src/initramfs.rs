@@ -83,7 +83,7 @@ pub(crate) fn is_init() -> bool {
 /// Starts the machine, or restarts it.
 pub(crate) fn run_initramfs() -> ! {
     let Err(failure) = start_machine();
-    console::print_to_console(&failure.sentence());
+    console::print_to_console(&failure.failure_sentence());
     std::thread::sleep(READING_TIME);
     handover::restart_machine()
 }
@@ -96,7 +96,7 @@ struct StartFailure {
 }
 
 impl StartFailure {
-    fn sentence(&self) -> String {
+    fn failure_sentence(&self) -> String {
         format!("{}; {}", self.what, self.then)
     }
 
@@ -110,7 +110,7 @@ impl StartFailure {
     fn of_slot(disk: &BootDisk, slot: Slot, error: &dyn std::error::Error) -> Self {
         let what = format!("slot {slot} cannot be trusted: {}", error_chain(error));
         let then = match mark_bad(disk, slot) {
-            Ok(table) if table.state(!slot).good => {
+            Ok(table) if table.slot_state(!slot).good => {
                 format!("it is marked bad, and the machine restarts with slot {}", !slot)
             }
             Ok(_) => format!("it is marked bad, but slot {} is not good either; the machine restarts", !slot),
@@ -142,7 +142,7 @@ fn start_machine() -> Result<Infallible, StartFailure> {
         .map_err(|error| StartFailure::without_verdict("cannot mount the verified root", &error))?;
     let unusable =
         |error| StartFailure::without_verdict("the machine's own data on STATE cannot be used", &error);
-    let state = state::mount(&disk).map_err(unusable)?;
+    let state = state::mount_state(&disk).map_err(unusable)?;
     // As soon as STATE is mounted, which has the floor, and before anything of the slot runs.
     let below = check_floor(&disk, parameters.slot, &manifest)?;
     state::lay_under(new_root).map_err(unusable)?;
@@ -192,9 +192,9 @@ fn check_floor(disk: &BootDisk, slot: Slot, manifest: &Manifest) -> Result<Optio
     let release = Release { slot, version: &manifest.version, root_hash: manifest.root.root_hash };
     let Some(floor) = floor else { return Ok(None) };
     // Read anew, since this boot may have changed it.
-    let table = SlotStore::open(&disk.abstate, AccessMode::Read).and_then(|store| store.read());
-    let other = table.ok().and_then(|copies| copies.table()).map(|table| table.state(!slot));
-    let verdict = floor.judge(release, other);
+    let table = SlotStore::open_store(&disk.abstate, AccessMode::Read).and_then(|store| store.read());
+    let other = table.ok().and_then(|copies| copies.current_table()).map(|table| table.slot_state(!slot));
+    let verdict = floor.judge_release(release, other);
     let error = OlderReleaseError { version: manifest.version.clone(), floor: floor.version };
     match verdict {
         Verdict::Start => Ok(None),
@@ -219,7 +219,7 @@ fn find_disk(parameters: &BootParameters, began: Instant) -> Result<BootDisk, St
     let mut said = String::new();
     loop {
         let progress = loader.load_driver();
-        match search.look(parameters, progress, began.elapsed()) {
+        match search.search_disks(parameters, progress, began.elapsed()) {
             Found::Disk(disk) => return Ok(*disk),
             Found::Ambiguous(doubt) if doubt != said => {
                 console::print_to_console(&doubt);
@@ -228,7 +228,7 @@ fn find_disk(parameters: &BootParameters, began: Instant) -> Result<BootDisk, St
             // A person has to act, so nothing needs to be quick.
             Found::Ambiguous(_) => std::thread::sleep(Duration::from_millis(100)),
             Found::Nothing if said.is_empty() && began.elapsed() > DISK_DEADLINE => {
-                let error = search.diagnosis(parameters, DISK_DEADLINE);
+                let error = search.explain_failure(parameters, DISK_DEADLINE);
                 return Err(StartFailure::without_verdict("cannot find the disk to start from", &error));
             }
             // A driver that was just loaded may have made devices that need another one.
@@ -254,7 +254,8 @@ fn update_table(disk: &BootDisk, slot: Slot) {
 }
 
 fn mark_bad(disk: &BootDisk, slot: Slot) -> Result<SlotTable, StoreError> {
-    let marked = |table: Option<SlotTable>| table.unwrap_or_else(|| SlotTable::lost(slot)).mark_bad(slot);
+    let marked =
+        |table: Option<SlotTable>| table.unwrap_or_else(|| SlotTable::replace_lost(slot)).mark_bad(slot);
     change_table(disk, |table| Some(marked(table))).map(|table| table.unwrap_or_else(|| marked(None)))
 }
 
@@ -263,9 +264,9 @@ fn change_table(
     disk: &BootDisk,
     change: impl Fn(Option<SlotTable>) -> Option<SlotTable>,
 ) -> Result<Option<SlotTable>, StoreError> {
-    let store = SlotStore::open(&disk.abstate, AccessMode::Write)?;
+    let store = SlotStore::open_store(&disk.abstate, AccessMode::Write)?;
     let copies = store.read()?;
-    let before = copies.table();
+    let before = copies.current_table();
     let after = change(before);
     if let Some(table) = after {
         if after != before {

@@ -25,6 +25,8 @@ mod durable_file;
 mod host_keys;
 /// The life as `/init`.
 mod initramfs;
+/// Writes a system to a disk of this machine.
+mod install;
 /// The kernel calls that have no safe binding.
 mod ioctl;
 /// Brings up network cards beside systemd.

@@ -86,9 +86,9 @@ impl ReleaseFloor {
     /// Judges a release by what the slot table says of the other slot, if it can be read. A machine that runs an
     /// old release can be mended, and one that does not start cannot: so nothing is refused for a slot that has
     /// not proven itself, or that the selector has given up for now.
-    pub(crate) fn judge(&self, release: Release<'_>, other: Option<SlotState>) -> Verdict {
+    pub(crate) fn judge_release(&self, release: Release<'_>, other: Option<SlotState>) -> Verdict {
         let can_start = other.is_some_and(|other| other.good && other.tries != Tries::NONE);
-        match (self.allows(release), can_start) {
+        match (self.allows_release(release), can_start) {
             (true, _) => Verdict::Start,
             (false, true) => Verdict::Refuse,
             (false, false) => Verdict::StartForWant,
@@ -96,14 +96,14 @@ impl ReleaseFloor {
     }
 
     /// Whether a release is not below the floor, or is what was proven in its slot.
-    fn allows(&self, release: Release<'_>) -> bool {
+    fn allows_release(&self, release: Release<'_>) -> bool {
         // By the root hash and not by the version: two builds can have one version.
         *release.version >= self.version || self.proven.get(&release.slot) == Some(&release.root_hash)
     }
 
     /// The note after a release was marked good. One below the floor runs for want of another, which proves
     /// nothing about it.
-    pub(crate) fn raise(before: Option<Self>, good: Release<'_>) -> Self {
+    pub(crate) fn raise_floor(before: Option<Self>, good: Release<'_>) -> Self {
         let version = good.version.clone();
         let mut after = before.unwrap_or_else(|| Self { version, proven: BTreeMap::new() });
         if *good.version >= after.version {
@@ -142,27 +142,27 @@ mod tests {
         let old = release(Slot::A, &Version::new(1, 0, 0), b"old");
         let new = release(Slot::B, &Version::new(1, 1, 0), b"new");
 
-        let floor = ReleaseFloor::raise(Some(ReleaseFloor::raise(None, of(&old))), of(&new));
+        let floor = ReleaseFloor::raise_floor(Some(ReleaseFloor::raise_floor(None, of(&old))), of(&new));
 
         assert_eq!(floor.version, new.1);
-        assert!(floor.allows(of(&new)) && floor.allows(of(&old)));
-        assert!(floor.allows(of(&release(Slot::A, &Version::new(1, 1, 1), b"next"))));
+        assert!(floor.allows_release(of(&new)) && floor.allows_release(of(&old)));
+        assert!(floor.allows_release(of(&release(Slot::A, &Version::new(1, 1, 1), b"next"))));
         for (slot, content) in [(Slot::A, b"other"), (Slot::B, b"old..")] {
-            assert!(!floor.allows(of(&release(slot, &old.1, content))), "{slot}");
+            assert!(!floor.allows_release(of(&release(slot, &old.1, content))), "{slot}");
         }
         // The same release in the other slot is not what was proven there.
-        assert!(!floor.allows(Release { slot: Slot::B, ..of(&old) }));
+        assert!(!floor.allows_release(Release { slot: Slot::B, ..of(&old) }));
     }
 
     #[test]
     fn a_release_below_the_floor_does_not_prove_itself_by_booting() {
-        let floor = ReleaseFloor::raise(None, of(&release(Slot::B, &Version::new(2, 0, 0), b"new")));
+        let floor = ReleaseFloor::raise_floor(None, of(&release(Slot::B, &Version::new(2, 0, 0), b"new")));
         let old = release(Slot::A, &Version::new(1, 0, 0), b"old");
 
-        let after = ReleaseFloor::raise(Some(floor.clone()), of(&old));
+        let after = ReleaseFloor::raise_floor(Some(floor.clone()), of(&old));
 
         assert_eq!(after, floor);
-        assert!(!after.allows(of(&old)));
+        assert!(!after.allows_release(of(&old)));
     }
 
     /// Which slots are below the floor, A first.
@@ -173,7 +173,7 @@ mod tests {
     #[test]
     fn no_floor_leaves_a_machine_without_a_slot_that_starts() {
         let new = release(Slot::A, &Version::new(2, 0, 0), b"once");
-        let floor = ReleaseFloor::raise(None, of(&new));
+        let floor = ReleaseFloor::raise_floor(None, of(&new));
         let states = [false, true]
             .into_iter()
             .flat_map(|good| (0..=3).map(move |tries| SlotState { good, tries: Tries::new(tries).unwrap() }));
@@ -188,7 +188,7 @@ mod tests {
                 assert!(refused <= 1, "{table:?} refuses {refused} times");
                 let better = Slot::BOTH.into_iter().find(|slot| !old_ones[usize::from(*slot == Slot::B)]);
                 let better = better.filter(|slot| {
-                    table.state(*slot).good && table.state(*slot).tries > Tries::new(1).unwrap()
+                    table.slot_state(*slot).good && table.slot_state(*slot).tries > Tries::new(1).unwrap()
                 });
                 assert!(better.is_none_or(|better| better == started), "{table:?} starts {started}");
             }
@@ -204,7 +204,7 @@ mod tests {
             }
             let version = Version::new(if is_old(first.slot) { 1 } else { 2 }, 0, 0);
             let held = release(first.slot, &version, b"whatever");
-            match floor.judge(of(&held), Some(table.state(!first.slot))) {
+            match floor.judge_release(of(&held), Some(table.slot_state(!first.slot))) {
                 Verdict::Refuse => table = table.mark_bad(first.slot),
                 Verdict::Start | Verdict::StartForWant => return (first.slot, refused),
             }
@@ -216,7 +216,7 @@ mod tests {
     fn the_note_survives_its_file_and_what_is_no_note_is_said_to_be_none() {
         let root = tempfile::tempdir().unwrap();
         assert_eq!(ReleaseFloor::read(root.path()).unwrap(), None);
-        let floor = ReleaseFloor::raise(None, of(&release(Slot::B, &Version::new(1, 2, 3), b"x")));
+        let floor = ReleaseFloor::raise_floor(None, of(&release(Slot::B, &Version::new(1, 2, 3), b"x")));
 
         floor.write(root.path()).unwrap();
 

@@ -53,6 +53,6 @@ pub(crate) fn finish_report(outcome: Result<VerbReport, RunError>) -> ExitCode {
 }
 
 /// Says what goes on, at once: a verb may wait for other machines for hours.
-pub(crate) fn announce(line: &str) {
+pub(crate) fn announce_line(line: &str) {
     eprintln!("initagent: {line}");
 }

@@ -6,6 +6,7 @@ use first_boot::{RecurError, SwitchError};
 use crate::boot_complete::BootCompleteError;
 use crate::cli::UsageError;
 use crate::host_keys::MakeHostKeysError;
+use crate::install::InstallSystemError;
 use crate::network_cards::NetworkCardsError;
 use crate::slots::SlotsError;
 use crate::update::service::UpdateError;
@@ -21,6 +22,8 @@ pub(crate) enum RunError {
     Etcdctl { source: std::io::Error },
     #[error(transparent)]
     HostKeys(#[from] MakeHostKeysError),
+    #[error(transparent)]
+    Install(#[from] InstallSystemError),
     #[error(transparent)]
     NetworkCards(#[from] NetworkCardsError),
     #[error(transparent)]

@@ -82,7 +82,7 @@ pub(crate) fn run_request(request: &SlotsRequest) -> Result<String, SlotsError> 
     let place = TablePlace::find_table(request.abstate.as_deref())?;
     let changes_table = matches!(request.order, Some(Order::Change(_)));
     let access = if changes_table { AccessMode::Write } else { AccessMode::Read };
-    let store = SlotStore::open(&place.abstate, access)?;
+    let store = SlotStore::open_store(&place.abstate, access)?;
     let mut copies = store.read()?;
     match &request.order {
         Some(Order::Change(change)) => {
@@ -92,11 +92,11 @@ pub(crate) fn run_request(request: &SlotsRequest) -> Result<String, SlotsError> 
             copies = store.read()?;
         }
         Some(Order::LowerFloor(version)) => {
-            lowered(place.floor()?, version, &place)?.write(Path::new("/"))?;
+            lower_floor(place.read_floor()?, version, &place)?.write(Path::new("/"))?;
         }
         None => {}
     }
-    let floor = place.floor()?.map(|floor| floor.version);
+    let floor = place.read_floor()?.map(|floor| floor.version);
     let shown =
         SlotsView { floor, ..SlotsView::of_table(place.table_or_default(&copies)?, place.running, &copies) };
     Ok(match request.format {
@@ -128,7 +128,7 @@ impl TablePlace {
     }
 
     /// The floor of the machine that this is, if it is this one.
-    fn floor(&self) -> Result<Option<ReleaseFloor>, SlotsError> {
+    fn read_floor(&self) -> Result<Option<ReleaseFloor>, SlotsError> {
         if self.running.is_none() {
             return Ok(None);
         }
@@ -136,7 +136,7 @@ impl TablePlace {
     }
 
     fn table_or_default(&self, copies: &TableCopies) -> Result<SlotTable, SlotsError> {
-        let [env0, env1] = copies.tables();
+        let [env0, env1] = copies.both_tables();
         match (env0, env1) {
             (Ok(table), _) | (_, Ok(table)) => Ok(table),
             (Err(env0), Err(env1)) => Err(SlotsError::Unreadable {
@@ -151,10 +151,10 @@ impl TablePlace {
 /// The table after a change, if the change is allowed.
 fn apply_change(table: SlotTable, change: SlotChange, place: &TablePlace) -> Result<SlotTable, SlotsError> {
     match (change, place.running) {
-        (SlotChange::Activate(slot), _) => Ok(table.activate(slot)),
+        (SlotChange::Activate(slot), _) => Ok(table.activate_slot(slot)),
         (SlotChange::Disarm(slot), Some(running)) if slot == running => Err(SlotsError::Running { slot }),
         // Both by the same rule. A person who is wrong must not be left without a slot that boots.
-        (SlotChange::Disarm(slot) | SlotChange::MarkBad(slot), _) => Ok(table.disarm(slot)?),
+        (SlotChange::Disarm(slot) | SlotChange::MarkBad(slot), _) => Ok(table.disarm_slot(slot)?),
         (SlotChange::MarkGood(Some(slot)), Some(running)) if slot != running => {
             Err(SlotsError::NotRunning { slot })
         }
@@ -166,7 +166,7 @@ fn apply_change(table: SlotTable, change: SlotChange, place: &TablePlace) -> Res
 }
 
 /// The floor after a person lowered it.
-fn lowered(
+fn lower_floor(
     floor: Option<ReleaseFloor>,
     version: &Version,
     place: &TablePlace,
@@ -206,10 +206,10 @@ struct ShownCopies {
 impl SlotsView {
     fn of_table(table: SlotTable, running: Option<Slot>, copies: &TableCopies) -> Self {
         let slots = Slot::BOTH.map(|slot| {
-            let SlotState { good, tries } = table.state(slot);
+            let SlotState { good, tries } = table.slot_state(slot);
             ShownSlot { slot: slot.to_string(), good, tries: tries.get() }
         });
-        let [env0, env1] = copies.tables().map(|copy| copy.err().map(|error| error.to_string()));
+        let [env0, env1] = copies.both_tables().map(|copy| copy.err().map(|error| error.to_string()));
         Self {
             running: running.map(|slot| slot.to_string()),
             priority: table.priority.to_string(),

@@ -29,6 +29,7 @@ mod journal;
 /// What the machine accepted from a repository.
 mod kept_trust;
 /// The machine as an update sees it.
+mod local_lock;
 mod machine;
 /// Brings data into another form.
 mod migration;
@@ -91,4 +92,4 @@ fn is_on_trial(journal: &Journal, record: &BootRecord) -> bool {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

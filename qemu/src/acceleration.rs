@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::process::OwnedChild;
 
 /// What the user asks for.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum AccelerationChoice {
     /// KVM if it really works here, else TCG
@@ -107,8 +107,8 @@ fn run_trial(acceleration: Acceleration, within: Duration) -> io::Result<bool> {
     disk.set_len(1 << 20)?;
     let mut command = Command::new("qemu-system-x86_64");
     command.args(trial_arguments(acceleration)).stdin(disk).stdout(Stdio::null()).stderr(Stdio::null());
-    let mut child = OwnedChild::start(command)?;
-    Ok(child.wait(within)?.is_some_and(|status| status.code() == Some(TRIAL_EXIT)))
+    let mut child = OwnedChild::start_command(command)?;
+    Ok(child.wait_within(within)?.is_some_and(|status| status.code() == Some(TRIAL_EXIT)))
 }
 
 fn trial_arguments(acceleration: Acceleration) -> Vec<OsString> {

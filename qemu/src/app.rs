@@ -33,7 +33,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// Runs one verb.
 pub(crate) fn run_verb(arguments: Arguments) -> Result<(), CommandFailure> {
     let root = arguments.state.unwrap_or_else(default_root);
-    let registry = || MachineRegistry::open(&root);
+    let registry = || MachineRegistry::open_registry(&root);
     let find = |name: &Option<String>| find_entry(&registry()?, &root, name.as_deref());
     match arguments.verb {
         Verb::Run(run) => boot_image(&registry()?, &root, &run),
@@ -119,7 +119,7 @@ fn start_again(
 ) -> Result<(), CommandFailure> {
     let entry = find_entry(registry, root, start.name.as_deref())?;
     let claim = registry.claim_machine(&entry.name)?;
-    let machine = Machine::open(claim.folder())?;
+    let machine = Machine::open_folder(claim.folder())?;
     if !start.how.supervise {
         resume_network_of(root, &entry.name)?;
     }
@@ -138,7 +138,7 @@ fn resume_network_of(root: &Path, name: &str) -> Result<(), CommandFailure> {
 }
 
 fn open_shell(entry: &MachineEntry, arguments: &SshArguments) -> Result<(), CommandFailure> {
-    let ssh = Machine::open(&entry.folder)?.ssh_through(entry.running_record()?.ports);
+    let ssh = Machine::open_folder(&entry.folder)?.ssh_through(entry.running_record()?.ports);
     let (since, within) = (Instant::now(), Duration::from_secs(arguments.wait));
     while since.elapsed() < within && !ssh.lets_in(since.elapsed()) && entry.is_claimed() {
         thread::sleep(PAUSE);
@@ -162,8 +162,8 @@ fn attach_console(entry: &MachineEntry) -> Result<(), CommandFailure> {
         return Ok(());
     };
     print_note("Ctrl-] leaves");
-    terminal::show(&fs::read(&log)?)?;
-    if line.relay(&signals, None)? == ConversationEnd::Closed {
+    terminal::show_output(&fs::read(&log)?)?;
+    if line.relay_terminal(&signals, None)? == ConversationEnd::Closed {
         print_note(format!("{} is off", entry.name));
     }
     Ok(())

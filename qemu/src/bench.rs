@@ -91,18 +91,19 @@ impl BootComparison {
     /// The middle first-boot time of ours, divided by theirs.
     #[must_use]
     pub fn first_ratio(&self) -> f64 {
-        median(self.ours.iter().map(|lap| lap.first)) / median(self.theirs.iter().map(|lap| lap.first))
+        median_of(self.ours.iter().map(|lap| lap.first)) / median_of(self.theirs.iter().map(|lap| lap.first))
     }
 
     /// The same of the second boots.
     #[must_use]
     pub fn second_ratio(&self) -> f64 {
-        median(self.ours.iter().map(|lap| lap.second)) / median(self.theirs.iter().map(|lap| lap.second))
+        median_of(self.ours.iter().map(|lap| lap.second))
+            / median_of(self.theirs.iter().map(|lap| lap.second))
     }
 }
 
 /// The middle one, or the mean of the two middle ones; 0 of none.
-pub fn median(values: impl Iterator<Item = f64>) -> f64 {
+pub fn median_of(values: impl Iterator<Item = f64>) -> f64 {
     let mut sorted: Vec<f64> = values.collect();
     sorted.sort_by(f64::total_cmp);
     match sorted.len() {
@@ -171,7 +172,7 @@ fn lap_of(machine: Machine, within: Duration) -> Result<(Machine, f64), RaceErro
     // QEMU's emulation of several processors now and then executes an instruction that Linux is patching. Under
     // KVM a panic is the image's own and is told as such.
     let is_emulated = machine.acceleration() == Acceleration::Tcg;
-    let mut running = machine.start()?;
+    let mut running = machine.start_machine()?;
     let time = running.wait_for_ssh_at_once(within).map_err(|error| match error {
         GuestError::Panicked { .. } if is_emulated => RaceError::Emulation(error),
         _ => error.into(),

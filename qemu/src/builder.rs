@@ -272,7 +272,7 @@ impl MachineBuilder {
 
     /// Makes the machine and switches it on.
     pub fn start(self) -> Result<RunningMachine, Box<dyn std::error::Error + Send + Sync>> {
-        Ok(self.build()?.start()?)
+        Ok(self.build()?.start_machine()?)
     }
 
     fn make_folder(&self) -> Result<MachineFolder, BuildError> {

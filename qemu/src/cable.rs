@@ -29,7 +29,7 @@ pub(crate) fn cut_cables(root: &Path, arguments: &CableArguments) -> Result<(), 
 pub(crate) fn heal_cables(root: &Path, arguments: &HealArguments) -> Result<(), CommandFailure> {
     let cluster = ClusterFolder::beside_machines(root);
     let members = if arguments.names.is_empty() {
-        cluster.members()?
+        cluster.read_members()?
     } else {
         find_members(&cluster, &arguments.names)?
     };

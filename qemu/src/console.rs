@@ -24,14 +24,15 @@ impl Console {
     }
 
     /// All that was said since this start, without control sequences.
-    pub fn text(&self) -> io::Result<String> {
+    pub fn console_text(&self) -> io::Result<String> {
         Ok(String::from_utf8_lossy(&self.read_log()?).into_owned())
     }
 
     /// The last `lines` lines, for an error message.
     #[must_use]
-    pub fn tail(&self, lines: usize) -> String {
-        let text = self.text().unwrap_or_else(|error| format!("(the console's log is unreadable: {error})"));
+    pub fn last_lines(&self, lines: usize) -> String {
+        let text =
+            self.console_text().unwrap_or_else(|error| format!("(the console's log is unreadable: {error})"));
         let all: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
         all[all.len().saturating_sub(lines)..].join("\n")
     }
@@ -57,13 +58,13 @@ impl Console {
     }
 
     /// Lines that no healthy machine says.
-    pub fn complaints(&self) -> io::Result<Vec<String>> {
-        Ok(self.text()?.lines().filter(|line| is_complaint(line)).map(str::to_owned).collect())
+    pub fn find_complaints(&self) -> io::Result<Vec<String>> {
+        Ok(self.console_text()?.lines().filter(|line| is_complaint(line)).map(str::to_owned).collect())
     }
 
     /// Begins the log anew when it has grown too long: a guest that talks without end must not fill this host's
     /// disk. QEMU appends to it, so it goes on at the new end.
-    pub(crate) fn bound(&mut self, longest: u64) -> io::Result<()> {
+    pub(crate) fn bound_log(&mut self, longest: u64) -> io::Result<()> {
         if fs::metadata(&self.log)?.len() <= longest {
             return Ok(());
         }
@@ -152,17 +153,17 @@ mod tests {
     fn control_sequences_do_not_hide_words() {
         let (_folder, console) = console(b"\x1b[2J\x1b[01;01Hlo\x1b[0mgin\x1b]0;title\x07:\r\n\x1b[");
 
-        assert_eq!(console.text().unwrap(), "login:\n");
+        assert_eq!(console.console_text().unwrap(), "login:\n");
     }
 
     #[test]
     fn a_log_that_grew_too_long_begins_anew() {
         let (folder, mut console) = console(b"one\n");
         let log = folder.path().join("console.log");
-        console.bound(11).unwrap();
-        assert_eq!(console.text().unwrap(), "one\n");
+        console.bound_log(11).unwrap();
+        assert_eq!(console.console_text().unwrap(), "one\n");
 
-        console.bound(10).unwrap();
+        console.bound_log(10).unwrap();
         assert_eq!(fs::metadata(&log).unwrap().len(), 0);
         fs::write(&log, "two\n").unwrap();
 
@@ -196,6 +197,6 @@ mod tests {
     fn trouble_is_noticed() {
         let (_folder, console) = console(b"all is well\n[  1.0] Kernel panic - not syncing\n");
 
-        assert_eq!(console.complaints().unwrap(), ["[  1.0] Kernel panic - not syncing"]);
+        assert_eq!(console.find_complaints().unwrap(), ["[  1.0] Kernel panic - not syncing"]);
     }
 }

@@ -123,20 +123,66 @@ pub enum DiskError {
     Edit { path: PathBuf, offset: u64, source: io::Error },
 }
 
+/// What the file under an overlay is, by the words of `qemu-img --help`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BackingFormat {
+    /// QEMU's own
+    Qcow2,
+    /// The disk's bytes
+    Raw,
+    /// Hyper-V's first and Azure's, fixed or dynamic
+    Vhd,
+    /// Hyper-V's
+    Vhdx,
+    /// `VMware`'s
+    Vmdk,
+}
+
+impl BackingFormat {
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Qcow2 => "qcow2",
+            Self::Raw => "raw",
+            // "vhd" is unknown to QEMU, which names the format after Virtual PC.
+            Self::Vhd => "vpc",
+            Self::Vhdx => "vhdx",
+            Self::Vmdk => "vmdk",
+        }
+    }
+}
+
 /// Makes a copy-on-write overlay of the raw `image` at `overlay`, of that virtual size.
 pub fn create_overlay(image: &Path, overlay: &Path, size: DiskSize) -> Result<MachineDisk, DiskError> {
+    let has = open_image(image)?.1;
+    overlay_of_format(image, BackingFormat::Raw, overlay, Some(size.bytes_for(image, has)?))
+}
+
+/// Makes an overlay of an image in that format, as large as the disk in it.
+pub fn create_overlay_of(
+    image: &Path,
+    format: BackingFormat,
+    overlay: &Path,
+) -> Result<MachineDisk, DiskError> {
+    overlay_of_format(image, format, overlay, None)
+}
+
+fn overlay_of_format(
+    image: &Path,
+    format: BackingFormat,
+    overlay: &Path,
+    size: Option<u64>,
+) -> Result<MachineDisk, DiskError> {
     // A qcow2 file remembers the name of what it is over, relative to its own folder and not to ours.
     let image =
         &image.canonicalize().map_err(|source| DiskError::OpenImage { path: image.into(), source })?;
     let stamp = ImageStamp::of_image(image)?;
-    let has = open_image(image)?.1;
-    let size = size.bytes_for(image, has)?;
     let output = Command::new("qemu-img")
         // With the format said, since QEMU would guess it from the image's first bytes, which a guest can write: a
         // raw disk that looks like qcow2 could name any file of this host as its own backing.
-        .args(["create", "-q", "-f", "qcow2", "-F", "raw", "-b"])
+        .args(["create", "-q", "-f", "qcow2", "-F", format.word(), "-b"])
         .args([image, overlay])
-        .arg(OsString::from(size.to_string()))
+        // Without a size, qemu-img asks the format how large the disk in it is.
+        .args(size.map(|size| OsString::from(size.to_string())))
         .output()
         .map_err(DiskError::NoQemuImg)?;
     if output.status.success() {
@@ -238,7 +284,7 @@ pub struct DiskEditor {
 
 impl DiskEditor {
     /// Opens the raw disk at `path`.
-    pub fn open(path: &Path) -> Result<Self, DiskError> {
+    pub fn open_disk(path: &Path) -> Result<Self, DiskError> {
         let file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -344,7 +390,7 @@ mod tests {
     fn edits_land_where_they_are_told() {
         let folder = tempfile::tempdir().unwrap();
         let image = sparse_image(folder.path());
-        let edit = DiskEditor::open(&image).unwrap();
+        let edit = DiskEditor::open_disk(&image).unwrap();
 
         edit.copy_within(0, 1 << 20, 4).unwrap();
         edit.flip_bit(1 << 20).unwrap();

@@ -52,7 +52,7 @@ struct OpenedFile {
 
 impl FileServer {
     /// Will serve `root` at `listener`.
-    pub fn open(root: &Path, listener: TcpListener) -> io::Result<Self> {
+    pub fn serve_folder(root: &Path, listener: TcpListener) -> io::Result<Self> {
         let root = File::open(root)?;
         if !root.metadata()?.is_dir() {
             return Err(io::ErrorKind::NotADirectory.into());

@@ -23,7 +23,7 @@ pub(crate) fn print_list(
     root: &Path,
     list: &ListArguments,
 ) -> Result<(), CommandFailure> {
-    let entries = registry.list()?;
+    let entries = registry.list_machines()?;
     let places = cluster_places(root);
     let row = |entry: &MachineEntry| list_row(entry, places.iter().find(|place| place.name == entry.name));
     let rows: Vec<_> = entries.iter().map(row).collect();
@@ -58,7 +58,7 @@ struct ClusterPlace {
 /// Those of all machines of the cluster, if there is one.
 fn cluster_places(root: &Path) -> Vec<ClusterPlace> {
     let cluster = ClusterFolder::beside_machines(root);
-    let Ok(members) = cluster.members() else { return Vec::new() };
+    let Ok(members) = cluster.read_members() else { return Vec::new() };
     // A network that ended is no reason to show no machines.
     let ports = send_request(cluster.path(), &ControlRequest::Status {}).unwrap_or_default();
     let link = |member: &ClusterMember| {
@@ -92,7 +92,7 @@ fn list_row(entry: &MachineEntry, place: Option<&ClusterPlace>) -> ListRow {
         name: entry.name.clone(),
         state,
         on,
-        machine: Machine::open(&entry.folder).ok(),
+        machine: Machine::open_folder(&entry.folder).ok(),
         kept: entry.kept,
         place: place.cloned(),
     }

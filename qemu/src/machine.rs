@@ -74,7 +74,7 @@ impl MachineFolder {
 
 impl Machine {
     /// The machine that an earlier process made in `folder`. The caller knows that it is off.
-    pub fn open(folder: &Path) -> Result<Self, OpenError> {
+    pub fn open_folder(folder: &Path) -> Result<Self, OpenError> {
         let path = folder.join(DESCRIPTION);
         let description = MachineDescription::read(&path).map_err(|source| OpenError { path, source })?;
         Ok(Self { description, folder: MachineFolder::Kept(folder.into()) })
@@ -112,13 +112,13 @@ impl Machine {
 
     /// Its disk's file.
     #[must_use]
-    pub fn disk(&self) -> &Path {
+    pub fn disk_path(&self) -> &Path {
         self.description.disk.path()
     }
 
     /// Its raw disk, for edits.
     pub fn edit_disk(&self) -> Result<DiskEditor, DiskError> {
-        DiskEditor::open(self.disk())
+        DiskEditor::open_disk(self.disk_path())
     }
 
     /// The record of its writes, if one was asked for.
@@ -129,7 +129,7 @@ impl Machine {
 
     /// QEMU's arguments, to show them.
     #[must_use]
-    pub fn arguments(&self) -> Vec<OsString> {
+    pub fn qemu_arguments(&self) -> Vec<OsString> {
         arguments::qemu_arguments(&self.description.to_hardware())
     }
 
@@ -145,11 +145,11 @@ impl Machine {
     }
 
     /// Switches it on.
-    pub fn start(self) -> Result<RunningMachine, StartError> {
+    pub fn start_machine(self) -> Result<RunningMachine, StartError> {
         self.prepare_start()?;
         let console = Console::start_reading(&self.folder().join(CONSOLE_LOG));
         let since = Instant::now();
-        let mut child = OwnedChild::start(self.qemu_command()?).map_err(StartError::NoQemu)?;
+        let mut child = OwnedChild::start_command(self.qemu_command()?).map_err(StartError::NoQemu)?;
         let connected = qmp::connect_soon(self.folder(), Duration::from_mins(1), || {
             child.try_wait().is_ok_and(|status| status.is_some())
         });
@@ -164,7 +164,7 @@ impl Machine {
     /// means that it is about to end.
     fn failed_start(&self, child: &mut OwnedChild, error: QmpError) -> StartError {
         // Two seconds: it ends as soon as it comes to the argument that it does not like.
-        match child.wait(Duration::from_secs(2)) {
+        match child.wait_within(Duration::from_secs(2)) {
             Ok(Some(status)) => StartError::Ended { status, message: self.qemu_log() },
             _ => error.into(),
         }
@@ -199,7 +199,7 @@ impl Machine {
         };
         let (stdout, stderr) = log().map_err(|source| StartError::Prepare { path: path.clone(), source })?;
         let mut command = Command::new("qemu-system-x86_64");
-        command.args(self.arguments()).current_dir(self.folder());
+        command.args(self.qemu_arguments()).current_dir(self.folder());
         command.stdin(Stdio::null()).stdout(stdout).stderr(stderr);
         Ok(command)
     }
@@ -231,9 +231,9 @@ mod tests {
             .build()
             .unwrap();
 
-        let opened = Machine::open(&path).unwrap();
+        let opened = Machine::open_folder(&path).unwrap();
 
-        assert_eq!(built.arguments(), opened.arguments());
+        assert_eq!(built.qemu_arguments(), opened.qemu_arguments());
         assert_eq!(opened.name(), "web");
     }
 }

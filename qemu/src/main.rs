@@ -19,5 +19,5 @@ use clap::Parser;
 
 fn main() -> ExitCode {
     let outcome = app::run_verb(cli::Arguments::parse());
-    report::finish(outcome)
+    report::finish_command(outcome)
 }

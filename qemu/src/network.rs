@@ -51,7 +51,7 @@ pub(crate) fn run_network(root: &Path, arguments: &NetworkArguments) -> Result<(
     // A session of its own, so that the terminal's end is not ours. It fails only if we have one already.
     let _ = nix::unistd::setsid();
     let cluster = ClusterFolder::beside_machines(root);
-    let members = cluster.members()?;
+    let members = cluster.read_members()?;
     let _claim = cluster.claim_network()?;
     let update_port = match &arguments.update_server {
         Some(path) => Some(
@@ -74,7 +74,7 @@ pub(crate) fn run_network(root: &Path, arguments: &NetworkArguments) -> Result<(
     let folders: Vec<PathBuf> = members.iter().map(|member| root.join(&member.name)).collect();
     let listener = bind_control_socket(cluster.path())?;
     // A fixed seed: a run that found a fault is the next one again, as far as the guests are the same.
-    SwitchProcess::new(cluster.path(), &folders, listener, 1)?.run()?;
+    SwitchProcess::new(cluster.path(), &folders, listener, 1)?.run_switch()?;
     Ok(())
 }
 
@@ -83,7 +83,7 @@ pub(crate) fn run_network(root: &Path, arguments: &NetworkArguments) -> Result<(
 fn serve_files(path: &Path, port: u16) -> io::Result<u16> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))?;
     let port = listener.local_addr()?.port();
-    let server = FileServer::open(path, listener)?;
+    let server = FileServer::serve_folder(path, listener)?;
     thread::spawn(|| server.serve_forever());
     Ok(port)
 }

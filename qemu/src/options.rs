@@ -101,7 +101,7 @@ impl Default for MachineOptions {
 }
 
 /// How user-data and the ssh key go in.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum SeedBy {
     /// By a read-only FAT disk labelled CIDATA (`NoCloud`)

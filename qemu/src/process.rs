@@ -22,7 +22,7 @@ pub struct OwnedChild(std::process::Child);
 
 impl OwnedChild {
     /// Starts `command` in a process group of its own, so that a terminal's Ctrl-C is ours alone to handle.
-    pub fn start(mut command: Command) -> io::Result<Self> {
+    pub fn start_command(mut command: Command) -> io::Result<Self> {
         let us = nix::unistd::getpid();
         let at_birth = move || {
             nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
@@ -57,7 +57,7 @@ impl OwnedChild {
     }
 
     /// Waits until it ends by itself; none if it still runs after `within`.
-    pub fn wait(&mut self, within: Duration) -> io::Result<Option<ExitStatus>> {
+    pub fn wait_within(&mut self, within: Duration) -> io::Result<Option<ExitStatus>> {
         let deadline = Instant::now() + within;
         loop {
             match self.0.try_wait()? {
@@ -68,7 +68,7 @@ impl OwnedChild {
     }
 
     /// Ends it at once, like a pulled plug.
-    pub fn kill(&mut self) -> io::Result<ExitStatus> {
+    pub fn kill_child(&mut self) -> io::Result<ExitStatus> {
         self.0.kill()?;
         self.0.wait()
     }
@@ -77,7 +77,7 @@ impl OwnedChild {
 impl Drop for OwnedChild {
     fn drop(&mut self) {
         // It may be dead already, which is what we want.
-        let _ = self.kill();
+        let _ = self.kill_child();
     }
 }
 
@@ -129,16 +129,16 @@ pub(crate) mod tests {
 
     #[test]
     fn a_child_outlives_the_thread_that_asked_for_it() {
-        let mut child = thread::spawn(|| OwnedChild::start(sleep_command()).unwrap()).join().unwrap();
+        let mut child = thread::spawn(|| OwnedChild::start_command(sleep_command()).unwrap()).join().unwrap();
 
-        let ended = child.wait(Duration::from_millis(200)).unwrap();
+        let ended = child.wait_within(Duration::from_millis(200)).unwrap();
 
         assert_eq!(ended, None);
     }
 
     #[test]
     fn a_dropped_child_is_dead_and_reaped() {
-        let child = OwnedChild::start(sleep_command()).unwrap();
+        let child = OwnedChild::start_command(sleep_command()).unwrap();
         let id = child.id();
 
         drop(child);

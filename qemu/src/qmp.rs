@@ -43,7 +43,7 @@ pub enum QmpError {
 
 impl QmpConnection {
     /// Connects to the QEMU that runs in `folder`, each answer to come within `within`.
-    pub fn connect(folder: &Path, within: Duration) -> Result<Self, QmpError> {
+    pub fn connect_qemu(folder: &Path, within: Duration) -> Result<Self, QmpError> {
         let stream = connect_in(folder, QMP_SOCKET).map_err(QmpError::Connect)?;
         stream.set_read_timeout(Some(within)).map_err(QmpError::Connect)?;
         let mut qmp = Self { stream: BufReader::new(stream) };
@@ -78,18 +78,18 @@ impl QmpConnection {
     }
 
     /// Presses the reset button.
-    pub fn reset(&mut self) -> Result<(), QmpError> {
+    pub fn reset_machine(&mut self) -> Result<(), QmpError> {
         self.run_command("system_reset", &json!({})).map(drop)
     }
 
     /// Detaches a device, as soon as the guest lets go of it.
-    pub fn detach(&mut self, device: &str) -> Result<(), QmpError> {
+    pub fn detach_device(&mut self, device: &str) -> Result<(), QmpError> {
         // Answered before the guest has let go of it; a guest that never does keeps it.
         self.run_command("device_del", &json!({"id": device})).map(drop)
     }
 
     /// Ends QEMU at once.
-    pub fn quit(&mut self) -> Result<(), QmpError> {
+    pub fn quit_qemu(&mut self) -> Result<(), QmpError> {
         self.run_command("quit", &json!({})).map(drop)
     }
 
@@ -128,7 +128,7 @@ pub(crate) fn connect_soon(
 ) -> Result<QmpConnection, QmpError> {
     let deadline = Instant::now() + within;
     loop {
-        match QmpConnection::connect(folder, within) {
+        match QmpConnection::connect_qemu(folder, within) {
             // The socket is there a moment after QEMU has begun to read its arguments.
             Err(QmpError::Connect(_)) if Instant::now() < deadline && !given_up() => {
                 std::thread::sleep(Duration::from_millis(10));

@@ -54,8 +54,8 @@ fn race_json(race: &BootComparison) -> String {
 fn race_table(race: &BootComparison) -> String {
     let mut text = format!("{:<12} {:>8} {:>8} {:>6}\n", "to ssh", "ours", "theirs", "ratio");
     let mut row = |name: &str, of: fn(&bench::BootTimes) -> f64, ratio: f64| {
-        let ours = bench::median(race.ours.iter().map(of));
-        let theirs = bench::median(race.theirs.iter().map(of));
+        let ours = bench::median_of(race.ours.iter().map(of));
+        let theirs = bench::median_of(race.theirs.iter().map(of));
         // Writing to a String cannot fail.
         let _ = writeln!(text, "{name:<12} {ours:>6.1} s {theirs:>6.1} s {ratio:>6.2}");
     };

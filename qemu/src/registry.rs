@@ -96,7 +96,7 @@ fn list_known(names: &[String]) -> String {
 
 impl MachineRegistry {
     /// The machines under `root`, which is made if need be.
-    pub fn open(root: &Path) -> Result<Self, RegistryError> {
+    pub fn open_registry(root: &Path) -> Result<Self, RegistryError> {
         let failed = |source| RegistryError::Root { path: root.into(), source };
         fs::DirBuilder::new().recursive(true).mode(0o700).create(root).map_err(failed)?;
         let metadata = fs::symlink_metadata(root).map_err(failed)?;
@@ -110,9 +110,9 @@ impl MachineRegistry {
     }
 
     /// All machines, by name.
-    pub fn list(&self) -> Result<Vec<MachineEntry>, RegistryError> {
+    pub fn list_machines(&self) -> Result<Vec<MachineEntry>, RegistryError> {
         let mut entries = Vec::new();
-        for name in self.names()? {
+        for name in self.machine_names()? {
             entries.extend(self.read_entry(&name)?);
         }
         Ok(entries)
@@ -120,12 +120,12 @@ impl MachineRegistry {
 
     /// The machine called `name`; without a name the only one there is, of those that are on if any is.
     pub fn find_machine(&self, name: Option<&str>) -> Result<MachineEntry, RegistryError> {
-        let names = self.names()?;
+        let names = self.machine_names()?;
         if let Some(name) = name {
             let unknown = RegistryError::Unknown { name: name.to_owned(), names };
             return self.read_entry(name)?.ok_or(unknown);
         }
-        let mut all = self.list()?;
+        let mut all = self.list_machines()?;
         // With one machine on and others kept, the one that is on is meant.
         if all.iter().any(|entry| entry.state != MachineState::Off) {
             all.retain(|entry| entry.state != MachineState::Off);
@@ -176,7 +176,7 @@ impl MachineRegistry {
         }
     }
 
-    fn names(&self) -> Result<Vec<String>, RegistryError> {
+    fn machine_names(&self) -> Result<Vec<String>, RegistryError> {
         let failed = |source| RegistryError::Root { path: self.root.clone(), source };
         let mut names = Vec::new();
         for item in fs::read_dir(&self.root).map_err(failed)? {
@@ -198,7 +198,7 @@ impl MachineRegistry {
     }
 
     fn free_name(&self, stem: &str) -> Result<String, RegistryError> {
-        let names = self.names()?;
+        let names = self.machine_names()?;
         let mut name = stem.to_owned();
         let mut number = 2;
         while names.contains(&name) {
@@ -251,7 +251,7 @@ impl MachineClaim {
     }
 
     /// Gives the machine back: kept ones stay, the others are removed.
-    pub fn release(self) -> Result<(), RegistryError> {
+    pub fn release_machine(self) -> Result<(), RegistryError> {
         if !self.folder.join(KEPT).exists() {
             return self.remove_machine();
         }
@@ -310,7 +310,7 @@ mod tests {
 
     fn registry() -> (tempfile::TempDir, MachineRegistry) {
         let folder = tempfile::tempdir().unwrap();
-        let registry = MachineRegistry::open(&folder.path().join("vm")).unwrap();
+        let registry = MachineRegistry::open_registry(&folder.path().join("vm")).unwrap();
         (folder, registry)
     }
 
@@ -338,10 +338,11 @@ mod tests {
         kept.keep_machine().unwrap();
         let (_, gone) = registry.create_machine(Some("gone"), "").unwrap();
 
-        kept.release().unwrap();
-        gone.release().unwrap();
+        kept.release_machine().unwrap();
+        gone.release_machine().unwrap();
 
-        let names: Vec<String> = registry.list().unwrap().into_iter().map(|entry| entry.name).collect();
+        let names: Vec<String> =
+            registry.list_machines().unwrap().into_iter().map(|entry| entry.name).collect();
         assert_eq!(names, ["kept"]);
     }
 
@@ -397,6 +398,6 @@ mod tests {
         let open = folder.path().join("vm");
         fs::DirBuilder::new().mode(0o755).create(&open).unwrap();
 
-        assert!(matches!(MachineRegistry::open(&open), Err(RegistryError::Unsafe { .. })));
+        assert!(matches!(MachineRegistry::open_registry(&open), Err(RegistryError::Unsafe { .. })));
     }
 }

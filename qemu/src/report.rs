@@ -16,11 +16,11 @@ use crate::failure::CommandFailure;
 /// A line on standard error: progress, not results.
 pub(crate) fn print_note(text: impl Display) {
     // Nobody listens any more: the work goes on all the same.
-    let _ = writeln!(io::stderr(), "vm: {}", printable(&text.to_string()));
+    let _ = writeln!(io::stderr(), "vm: {}", printable_text(&text.to_string()));
 }
 
 /// Messages repeat what guests, their ssh and QEMU said, which gives this terminal no orders.
-fn printable(text: &str) -> String {
+fn printable_text(text: &str) -> String {
     let plain = |char: char| !char.is_control() || matches!(char, '\n' | '\t');
     text.chars().map(|char| if plain(char) { char } else { char::REPLACEMENT_CHARACTER }).collect()
 }
@@ -32,7 +32,7 @@ pub(crate) fn print_result(text: impl Display) {
 }
 
 /// Turns the outcome into an exit code, and a failure into one message with its causes.
-pub(crate) fn finish(outcome: Result<(), CommandFailure>) -> ExitCode {
+pub(crate) fn finish_command(outcome: Result<(), CommandFailure>) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
@@ -71,6 +71,6 @@ mod tests {
 
     #[test]
     fn a_message_gives_the_terminal_no_orders() {
-        assert_eq!(printable("a\u{1b}[2J\u{9b}2J\u{7}\n\tb"), "a\u{fffd}[2J\u{fffd}2J\u{fffd}\n\tb");
+        assert_eq!(printable_text("a\u{1b}[2J\u{9b}2J\u{7}\n\tb"), "a\u{fffd}[2J\u{fffd}2J\u{fffd}\n\tb");
     }
 }

@@ -117,7 +117,7 @@ impl RunningMachine {
 
     /// How long it has been on.
     #[must_use]
-    pub fn uptime(&self) -> Duration {
+    pub fn time_running(&self) -> Duration {
         self.since.elapsed()
     }
 
@@ -129,7 +129,7 @@ impl RunningMachine {
 
     /// The way in.
     #[must_use]
-    pub fn ssh(&self) -> &SshAccess {
+    pub fn ssh_access(&self) -> &SshAccess {
         &self.ssh
     }
 
@@ -152,7 +152,12 @@ impl RunningMachine {
             }
             if Instant::now() >= deadline {
                 let words = words.iter().map(|&word| word.to_owned()).collect();
-                return Err(GuestError::Silent { name: self.name(), words, within, tail: self.tail() });
+                return Err(GuestError::Silent {
+                    name: self.name(),
+                    words,
+                    within,
+                    tail: self.console_tail(),
+                });
             }
             thread::sleep(Duration::from_millis(50));
         }
@@ -171,8 +176,8 @@ impl RunningMachine {
     fn wait_for_ssh_unless(&mut self, end: Option<&str>, within: Duration) -> Result<Duration, GuestError> {
         let deadline = Instant::now() + within;
         loop {
-            if self.ssh.lets_in(self.uptime()) {
-                return Ok(self.uptime());
+            if self.ssh.lets_in(self.time_running()) {
+                return Ok(self.time_running());
             }
             if end
                 .map(|end| self.console.find_words(&[end]))
@@ -182,13 +187,13 @@ impl RunningMachine {
                 .is_some()
             {
                 // A Debian guest waits for its plug after a panic, and the wait for it would last until the end.
-                return Err(GuestError::Panicked { name: self.name(), tail: self.tail() });
+                return Err(GuestError::Panicked { name: self.name(), tail: self.console_tail() });
             }
             if let Some(status) = self.child.try_wait().map_err(GuestError::Watch)? {
                 return Err(self.went_off(status, "ssh was to answer"));
             }
             if Instant::now() >= deadline {
-                return Err(GuestError::NoSsh { name: self.name(), within, tail: self.tail() });
+                return Err(GuestError::NoSsh { name: self.name(), within, tail: self.console_tail() });
             }
             thread::sleep(Duration::from_millis(100));
         }
@@ -204,19 +209,19 @@ impl RunningMachine {
     }
 
     /// Presses the reset button.
-    pub fn reset(&self) -> Result<(), GuestError> {
+    pub fn reset_machine(&self) -> Result<(), GuestError> {
         self.ssh.log_out();
-        Ok(connect_monitor(&self.machine)?.reset()?)
+        Ok(connect_monitor(&self.machine)?.reset_machine()?)
     }
 
     /// Detaches a disk that was attached beside the machine's own, counted from 0.
-    pub fn detach(&self, index: usize) -> Result<(), GuestError> {
-        Ok(connect_monitor(&self.machine)?.detach(&arguments::other_disk_name(index))?)
+    pub fn detach_disk(&self, index: usize) -> Result<(), GuestError> {
+        Ok(connect_monitor(&self.machine)?.detach_device(&arguments::other_disk_name(index))?)
     }
 
     /// Pulls the plug.
     pub fn power_cut(mut self) -> Result<Machine, GuestError> {
-        self.child.kill().map_err(GuestError::Watch)?;
+        self.child.kill_child().map_err(GuestError::Watch)?;
         Ok(self.machine)
     }
 
@@ -230,7 +235,7 @@ impl RunningMachine {
         let press = || Ok(connect_monitor(&self.machine)?.press_power_button()?);
         let is_off = |until: Instant| {
             let left = until.saturating_duration_since(Instant::now());
-            Ok(self.child.wait(left).map_err(GuestError::Watch)?.is_some())
+            Ok(self.child.wait_within(left).map_err(GuestError::Watch)?.is_some())
         };
         press_until_off::<GuestError>(Instant::now() + within, press, is_off)?;
         self.wait_until_off("the power button was pressed", Duration::ZERO)
@@ -238,16 +243,16 @@ impl RunningMachine {
 
     /// Waits until the guest has switched itself off.
     pub fn wait_until_off(mut self, asked: &'static str, within: Duration) -> Result<Machine, GuestError> {
-        match self.child.wait(within).map_err(GuestError::Watch)? {
+        match self.child.wait_within(within).map_err(GuestError::Watch)? {
             Some(status) if status.success() => Ok(self.machine),
             Some(status) => Err(self.went_off(status, "it was to shut down")),
-            None => Err(GuestError::StillOn { name: self.name(), asked, within, tail: self.tail() }),
+            None => Err(GuestError::StillOn { name: self.name(), asked, within, tail: self.console_tail() }),
         }
     }
 
     /// Keeps what the console's log takes of this host's disk within bounds.
     pub fn bound_console(&mut self) -> io::Result<()> {
-        self.console.bound(LONGEST_CONSOLE)
+        self.console.bound_log(LONGEST_CONSOLE)
     }
 
     /// Whether it went off by itself.
@@ -256,7 +261,7 @@ impl RunningMachine {
     }
 
     fn went_off(&self, status: ExitStatus, waiting: &'static str) -> GuestError {
-        let mut tail = self.tail();
+        let mut tail = self.console_tail();
         let message = self.machine.qemu_log();
         if !message.is_empty() {
             tail.push_str("\n--- QEMU\n");
@@ -269,13 +274,13 @@ impl RunningMachine {
         self.machine.name().to_owned()
     }
 
-    fn tail(&self) -> String {
-        self.console.tail(TAIL)
+    fn console_tail(&self) -> String {
+        self.console.last_lines(TAIL)
     }
 }
 
 fn connect_monitor(machine: &Machine) -> Result<QmpConnection, QmpError> {
-    QmpConnection::connect(machine.folder(), Duration::from_secs(20))
+    QmpConnection::connect_qemu(machine.folder(), Duration::from_secs(20))
 }
 
 /// Presses the power button, again and again as a person would, until the machine is off or it is late, and

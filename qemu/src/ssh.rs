@@ -195,9 +195,9 @@ impl SshAccess {
         command.arg("--").arg(script).stdin(input);
         command.stdout(stdout.try_clone().map_err(failed)?);
         command.stderr(stderr.try_clone().map_err(failed)?);
-        let mut child =
-            OwnedChild::start(command).map_err(|source| SshError::NoProgram { program: "ssh", source })?;
-        match child.wait(within).map_err(failed)? {
+        let mut child = OwnedChild::start_command(command)
+            .map_err(|source| SshError::NoProgram { program: "ssh", source })?;
+        match child.wait_within(within).map_err(failed)? {
             None => Err(SshError::Late { script: script.to_owned(), within }),
             Some(status) => Ok(CommandOutput {
                 code: status.code(),

@@ -64,7 +64,7 @@ pub(crate) fn switch_on(
     } else {
         run_in_foreground(machine, &claim, &signals)
     };
-    claim.release()?;
+    claim.release_machine()?;
     outcome
 }
 
@@ -79,13 +79,13 @@ fn run_in_foreground(
     let name = running.machine().name();
     print_note(format!("in another terminal: vm ssh {name} --wait 120; here, Ctrl-] shuts the machine down"));
     let Some(line) = SerialLine::open_serial(running.machine().folder())? else { return Ok(()) };
-    if line.relay(signals, None)? == ConversationEnd::Closed {
+    if line.relay_terminal(signals, None)? == ConversationEnd::Closed {
         return report_end(running);
     }
     print_note("shutting down; Ctrl-] pulls the plug");
     let mut ending = ConversationEnd::Timeout;
     let is_over = |until: Instant| {
-        ending = line.relay(signals, Some(until.saturating_duration_since(Instant::now())))?;
+        ending = line.relay_terminal(signals, Some(until.saturating_duration_since(Instant::now())))?;
         Ok::<_, CommandFailure>(ending != ConversationEnd::Timeout)
     };
     press_until_off(Instant::now() + PATIENCE, || Ok(running.press_power_button()?), is_over)?;
@@ -117,8 +117,8 @@ fn run_in_background(
 }
 
 fn power_on(machine: Machine, claim: &MachineClaim) -> Result<RunningMachine, CommandFailure> {
-    let running = machine.start()?;
-    let on = RunningRecord { pid: std::process::id(), qemu: running.id(), ports: running.ssh().ports };
+    let running = machine.start_machine()?;
+    let on = RunningRecord { pid: std::process::id(), qemu: running.id(), ports: running.ssh_access().ports };
     claim.record_running(&on)?;
     Ok(running)
 }
@@ -146,7 +146,7 @@ pub(crate) fn describe_start(machine: &Machine) -> String {
 fn start_detached(root: &Path, machine: Machine, within: Duration) -> Result<(), CommandFailure> {
     print_note(describe_start(&machine));
     let name = machine.name().to_owned();
-    let took = DetachedStart::spawn(root, machine)?.wait_until_up(within)?;
+    let took = DetachedStart::spawn_start(root, machine)?.wait_until_up(within)?;
     print_note(format!("{name} answers after {:.1} s: vm ssh {name}", took.as_secs_f64()));
     Ok(())
 }
@@ -162,7 +162,7 @@ pub(crate) struct DetachedStart {
 
 impl DetachedStart {
     /// Starts the process. Nobody may hold the machine's lock, which goes to it.
-    pub(crate) fn spawn(root: &Path, machine: Machine) -> Result<Self, CommandFailure> {
+    pub(crate) fn spawn_start(root: &Path, machine: Machine) -> Result<Self, CommandFailure> {
         let log_path = machine.folder().join("supervisor.log");
         let log = File::create(&log_path)?;
         let supervisor = Command::new(std::env::current_exe()?)
@@ -176,7 +176,7 @@ impl DetachedStart {
             .spawn()?;
         Ok(Self {
             machine,
-            registry: MachineRegistry::open(root)?,
+            registry: MachineRegistry::open_registry(root)?,
             supervisor,
             // Opened before it is wanted: it may be gone with the machine's folder then.
             log: File::open(&log_path)?,

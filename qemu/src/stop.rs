@@ -36,7 +36,7 @@ pub(crate) fn switch_off(entry: &MachineEntry, within: Duration) -> Result<(), C
 /// Asks the machine of another process to shut down.
 fn is_off_by_button(entry: &MachineEntry, deadline: Instant) -> Result<bool, CommandFailure> {
     let press = || {
-        Ok(QmpConnection::connect(&entry.folder, Duration::from_secs(10))
+        Ok(QmpConnection::connect_qemu(&entry.folder, Duration::from_secs(10))
             .and_then(|mut qmp| qmp.press_power_button())?)
     };
     press_until_off(deadline, press, |until| Ok(is_off_by(entry, until)))
@@ -44,7 +44,7 @@ fn is_off_by_button(entry: &MachineEntry, deadline: Instant) -> Result<bool, Com
 
 /// A guest without a button handler may still listen to its own account.
 fn ask_by_ssh(entry: &MachineEntry, on: &RunningRecord) -> bool {
-    let Ok(machine) = Machine::open(&entry.folder) else { return false };
+    let Ok(machine) = Machine::open_folder(&entry.folder) else { return false };
     let ssh = machine.ssh_through(on.ports);
     // The connection may well end before the answer: only the machine's end counts.
     let _ = ssh.run_script("sudo -n systemctl poweroff || systemctl poweroff", Duration::from_secs(20));
@@ -53,7 +53,8 @@ fn ask_by_ssh(entry: &MachineEntry, on: &RunningRecord) -> bool {
 
 /// Ends a machine at once.
 pub(crate) fn pull_the_plug(entry: &MachineEntry, on: &RunningRecord) -> Result<(), CommandFailure> {
-    let quit = QmpConnection::connect(&entry.folder, Duration::from_secs(5)).and_then(|mut qmp| qmp.quit());
+    let quit = QmpConnection::connect_qemu(&entry.folder, Duration::from_secs(5))
+        .and_then(|mut qmp| qmp.quit_qemu());
     if quit.is_ok() && is_off_by(entry, Instant::now() + Duration::from_secs(10)) {
         return Ok(());
     }

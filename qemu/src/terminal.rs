@@ -86,7 +86,11 @@ impl SerialLine {
 
     /// Shows what the machine says and sends what the person types, until something ends it. Without a
     /// terminal on standard input only shows.
-    pub fn relay(&self, signals: &EndSignals, within: Option<Duration>) -> io::Result<ConversationEnd> {
+    pub fn relay_terminal(
+        &self,
+        signals: &EndSignals,
+        within: Option<Duration>,
+    ) -> io::Result<ConversationEnd> {
         let stdin = io::stdin();
         // Without a terminal nobody types, and the end of a pipe must not end the conversation.
         let keyboard =
@@ -123,7 +127,7 @@ impl SerialLine {
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => 0,
             read => read?,
         };
-        show(&bytes[..length])?;
+        show_output(&bytes[..length])?;
         Ok(length > 0)
     }
 
@@ -145,7 +149,7 @@ pub fn follow_log(log: &Path, signals: &EndSignals, over: impl Fn() -> bool) -> 
         let ended = over();
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes)?;
-        show(&bytes)?;
+        show_output(&bytes)?;
         if ended || signals.wait_for_signal(Duration::from_millis(200))? {
             return Ok(());
         }
@@ -153,7 +157,7 @@ pub fn follow_log(log: &Path, signals: &EndSignals, over: impl Fn() -> bool) -> 
 }
 
 /// Writes console output as it came.
-pub fn show(bytes: &[u8]) -> io::Result<()> {
+pub fn show_output(bytes: &[u8]) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
     stdout.write_all(bytes)?;
     stdout.flush()

@@ -61,7 +61,7 @@ pub(crate) fn bring_up(
     }
     refuse_names_in_use(registry, &members)?;
     // The record comes first: vm down finds what it names, however far this process gets.
-    cluster.create(&members)?;
+    cluster.create_folder(&members)?;
     let made = make_machines(registry, root, arguments, &members, document.as_deref());
     let outcome = made.and_then(|machines| start_machines(root, machines, arguments.timeout));
     match &outcome {
@@ -200,7 +200,7 @@ fn start_machines(root: &Path, machines: Vec<Machine>, timeout: u64) -> Result<(
     let up = AtomicUsize::new(0);
     let starts = machines.into_iter().map(|machine| {
         let name = machine.name().to_owned();
-        Ok((name, DetachedStart::spawn(root, machine)?))
+        Ok((name, DetachedStart::spawn_start(root, machine)?))
     });
     let starts: Vec<(String, DetachedStart)> = starts.collect::<Result<_, CommandFailure>>()?;
     let wait = |(name, start): (String, DetachedStart)| {
@@ -221,7 +221,7 @@ fn start_machines(root: &Path, machines: Vec<Machine>, timeout: u64) -> Result<(
 /// `vm down`. The disks go too, so that an orderly shutdown would only take time.
 pub(crate) fn take_down(registry: &MachineRegistry, root: &Path) -> Result<(), CommandFailure> {
     let cluster = ClusterFolder::beside_machines(root);
-    let members = match cluster.members() {
+    let members = match cluster.read_members() {
         // A folder without a record: whoever made it ended before it had made any machine.
         Err(ClusterError::NoCluster) if cluster.path().is_dir() => Vec::new(),
         members => members?,
@@ -230,7 +230,7 @@ pub(crate) fn take_down(registry: &MachineRegistry, root: &Path) -> Result<(), C
         remove_member(registry, &member.name)?;
     }
     end_network(&cluster)?;
-    cluster.remove()?;
+    cluster.remove_folder()?;
     print_note(format!("{} machines and their network are gone", members.len()));
     Ok(())
 }

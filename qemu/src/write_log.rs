@@ -70,7 +70,7 @@ pub enum WriteLogError {
 
 impl WriteLog {
     /// Reads the record at `path`. One whose machine was cut off ends at its last whole entry.
-    pub fn open(path: &Path) -> Result<Self, WriteLogError> {
+    pub fn read_log(path: &Path) -> Result<Self, WriteLogError> {
         let read = |source| WriteLogError::Read { path: path.into(), source };
         let file = File::open(path).map_err(read)?;
         let mut head = [0; 28];
@@ -87,7 +87,7 @@ impl WriteLog {
 
     /// All that happened, in order.
     #[must_use]
-    pub fn events(&self) -> &[WriteEvent] {
+    pub fn write_events(&self) -> &[WriteEvent] {
         &self.events
     }
 
@@ -266,9 +266,12 @@ mod tests {
         log[1544..1552].copy_from_slice(&1_u64.to_le_bytes());
         fs::write(&path, log).unwrap();
 
-        let log = WriteLog::open(&path).unwrap();
+        let log = WriteLog::read_log(&path).unwrap();
 
-        assert_eq!(log.events(), [WriteEvent::Write { sector: 7, count: 1, data: 1024, forced: false }]);
+        assert_eq!(
+            log.write_events(),
+            [WriteEvent::Write { sector: 7, count: 1, data: 1024, forced: false }]
+        );
     }
 
     #[test]
@@ -277,6 +280,6 @@ mod tests {
         let path = folder.path().join("writes.log");
         fs::write(&path, [1; 2048]).unwrap();
 
-        assert!(matches!(WriteLog::open(&path), Err(WriteLogError::Format { .. })));
+        assert!(matches!(WriteLog::read_log(&path), Err(WriteLogError::Format { .. })));
     }
 }

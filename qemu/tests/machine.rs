@@ -44,7 +44,7 @@ fn raw(folder: &tempfile::TempDir, image: &std::path::Path) -> MachineDisk {
 }
 
 fn boot(machine: Machine, words: &str) -> RunningMachine {
-    let mut running = machine.start().unwrap();
+    let mut running = machine.start_machine().unwrap();
     running.wait_for_words(words, SOON).unwrap();
     running
 }
@@ -83,7 +83,7 @@ fn what_is_typed_reaches_the_guest_and_it_switches_itself_off() {
     running.wait_for_words("hello", SOON).unwrap();
     running.type_in(b"r").unwrap();
     running.wait_for_words("boot 2", SOON).unwrap();
-    running.reset().unwrap();
+    running.reset_machine().unwrap();
     running.wait_for_words("boot 3", SOON).unwrap();
     running.type_in(b"q").unwrap();
 
@@ -137,7 +137,7 @@ fn wrong_arguments_are_reported_in_qemu_s_words() {
     let Some((folder, image)) = workshop() else { return };
 
     let machine = builder(raw(&folder, &image)).extra(["-device".into(), "nonsense".into()]).build().unwrap();
-    let error = machine.start().unwrap_err();
+    let error = machine.start_machine().unwrap_err();
 
     assert!(matches!(error, StartError::Ended { .. }));
     assert!(error.to_string().contains("nonsense"), "{error}");
@@ -147,7 +147,7 @@ fn wrong_arguments_are_reported_in_qemu_s_words() {
 fn a_guest_whose_kernel_panicked_is_not_waited_for() {
     let Some((folder, image)) = workshop() else { return };
     fs::write(&image, guest::disk_that_says("Kernel panic - not syncing: ")).unwrap();
-    let mut running = builder(raw(&folder, &image)).build().unwrap().start().unwrap();
+    let mut running = builder(raw(&folder, &image)).build().unwrap().start_machine().unwrap();
 
     let error = running.wait_for_ssh_at_once(SOON).unwrap_err();
 
@@ -160,17 +160,22 @@ fn the_write_log_replays_to_the_disk_the_guest_left() {
     let machine = builder(raw(&folder, &image)).log_writes().build().unwrap();
 
     let machine = boot(machine, "boot 1").power_cut().unwrap();
-    let log = WriteLog::open(&machine.write_log().unwrap()).unwrap();
+    let log = WriteLog::read_log(&machine.write_log().unwrap()).unwrap();
 
     let written = WriteEvent::Write { sector: 1, count: 1, data: 1024, forced: false };
-    assert_eq!(log.events().iter().filter(|event| **event == written).count(), 1, "{:?}", log.events());
+    assert_eq!(
+        log.write_events().iter().filter(|event| **event == written).count(),
+        1,
+        "{:?}",
+        log.write_events()
+    );
     let replayed = folder.path().join("replayed.raw");
     disk::copy_image(&image, &replayed, DiskSize::Same).unwrap();
-    let edit = DiskEditor::open(&replayed).unwrap();
+    let edit = DiskEditor::open_disk(&replayed).unwrap();
     // A seed whose first coin keeps the one write.
     let kept = (0..100).find(|seed| SeededRandom::from_seed(*seed).next_number() & 1 == 1).unwrap();
-    log.cut_power(&edit, log.events().len(), &mut SeededRandom::from_seed(kept)).unwrap();
-    assert!(fs::read(&replayed).unwrap() == fs::read(machine.disk()).unwrap());
+    log.cut_power(&edit, log.write_events().len(), &mut SeededRandom::from_seed(kept)).unwrap();
+    assert!(fs::read(&replayed).unwrap() == fs::read(machine.disk_path()).unwrap());
 }
 
 #[test]
@@ -179,7 +184,7 @@ fn uefi_firmware_starts_with_variables_of_its_own() {
         let Some((folder, image)) = workshop() else { return };
         let machine = builder(raw(&folder, &image)).firmware(firmware).memory(256).build().unwrap();
 
-        let mut running = machine.start().unwrap();
+        let mut running = machine.start_machine().unwrap();
 
         // No boot loader for UEFI is on the disk: the firmware says so.
         running.wait_for_words("BdsDxe: ", SOON).unwrap();
@@ -199,7 +204,7 @@ fn a_process_that_is_killed_leaves_no_machine_behind() {
         .stdout(std::process::Stdio::piped())
         .spawn()
         .unwrap();
-    let registry = vm::registry::MachineRegistry::open(&state).unwrap();
+    let registry = vm::registry::MachineRegistry::open_registry(&state).unwrap();
     let qemu =
         wait_for(|| registry.find_machine(Some("doomed")).ok()?.running_record().ok().map(|on| on.qemu));
     let alive = || fs::read_to_string(format!("/proc/{qemu}/stat")).is_ok_and(|stat| !stat.contains(") Z "));

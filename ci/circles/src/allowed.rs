@@ -36,29 +36,36 @@ fn parse_line(line: &str) -> Option<AllowedCircle> {
 }
 
 /// Every difference between the list and the circles of the crates, each with its cure.
-pub(crate) fn compare(allowed: &[AllowedCircle], found: &[(String, Circle)]) -> Vec<String> {
+pub(crate) fn compare_circles(allowed: &[AllowedCircle], found: &[(String, Circle)]) -> Vec<String> {
     let found: Vec<(AllowedCircle, &Circle)> =
         found.iter().map(|(name, circle)| (line_of(name, circle), circle)).collect();
-    let new = found.iter().filter(|(line, _)| !allowed.iter().any(|other| covers(other, line)));
+    let new = found.iter().filter(|(line, _)| !allowed.iter().any(|other| covers_circle(other, line)));
     let new = new.map(|(line, circle)| {
-        format!("{}: these import each other in a circle\n    {}", show(line), show_places(&circle.places))
+        format!(
+            "{}: these import each other in a circle\n    {}",
+            format_line(line),
+            show_places(&circle.places)
+        )
     });
     let stale = allowed.iter().filter(|line| !found.iter().any(|(other, _)| *line == other));
     let stale = stale.map(|line| {
-        let left: Vec<String> =
-            found.iter().filter(|(other, _)| covers(line, other)).map(|(other, _)| show(other)).collect();
+        let left: Vec<String> = found
+            .iter()
+            .filter(|(other, _)| covers_circle(line, other))
+            .map(|(other, _)| format_line(other))
+            .collect();
         let cure = if left.is_empty() {
             "remove the line".to_owned()
         } else {
             format!("now it is {}", left.join(" and "))
         };
-        format!("{}: is allowed, but is no such circle any more: {cure}", show(line))
+        format!("{}: is allowed, but is no such circle any more: {cure}", format_line(line))
     });
     new.chain(stale).collect()
 }
 
 /// Whether a circle is this allowed one or a part of it. A part is stale, not new.
-fn covers(allowed: &AllowedCircle, found: &AllowedCircle) -> bool {
+fn covers_circle(allowed: &AllowedCircle, found: &AllowedCircle) -> bool {
     allowed.place == found.place && found.members.is_subset(&allowed.members)
 }
 
@@ -79,7 +86,7 @@ fn show_places(places: &[String]) -> String {
     shown.join("\n    ")
 }
 
-fn show(line: &AllowedCircle) -> String {
+fn format_line(line: &AllowedCircle) -> String {
     let members: Vec<&str> = line.members.iter().map(String::as_str).collect();
     format!("{}: {}", line.place, members.join(" "))
 }
@@ -98,7 +105,7 @@ mod tests {
     }
 
     fn complaints(list: &str, found: &[(String, Circle)]) -> Vec<String> {
-        compare(&parse_allowed(list).unwrap(), found)
+        compare_circles(&parse_allowed(list).unwrap(), found)
     }
 
     #[test]

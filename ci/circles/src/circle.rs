@@ -44,7 +44,7 @@ fn split_levels(usages: &[Usage]) -> BTreeMap<ModulePath, Arrows> {
 fn circles_of_level(parent: &ModulePath, arrows: &Arrows) -> Vec<Circle> {
     let names: BTreeSet<&String> = arrows.keys().map(|(from, _)| from).collect();
     let reach: BTreeMap<&String, BTreeSet<&String>> =
-        names.iter().map(|name| (*name, reachable(name, arrows))).collect();
+        names.iter().map(|name| (*name, reachable_modules(name, arrows))).collect();
     let reaches = |from: &String, to: &String| reach.get(from).is_some_and(|all| all.contains(to));
     let mut circles: Vec<Circle> = Vec::new();
     for name in names.iter().filter(|name| reaches(name, name)) {
@@ -64,7 +64,7 @@ fn circles_of_level(parent: &ModulePath, arrows: &Arrows) -> Vec<Circle> {
 }
 
 /// All that a module uses, directly or by way of others.
-fn reachable<'a>(start: &String, arrows: &'a Arrows) -> BTreeSet<&'a String> {
+fn reachable_modules<'a>(start: &String, arrows: &'a Arrows) -> BTreeSet<&'a String> {
     let mut found = BTreeSet::new();
     let mut open = vec![start];
     while let Some(name) = open.pop() {
@@ -83,7 +83,7 @@ mod tests {
     use crate::crate_tree::tests::tree_of;
 
     fn circles(files: &[(&str, &str)]) -> Vec<String> {
-        let circles = find_circles(&tree_of(files).unwrap().usages());
+        let circles = find_circles(&tree_of(files).unwrap().module_usages());
         let named = circles.iter().map(|circle| {
             let members = circle.members.iter().map(String::as_str).collect::<Vec<_>>().join(" ");
             format!("{}: {members}", circle.parent.join("::"))

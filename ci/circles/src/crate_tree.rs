@@ -89,11 +89,11 @@ impl CrateTree {
     }
 
     /// Every use of another module, each pair once.
-    pub(crate) fn usages(&self) -> Vec<Usage> {
+    pub(crate) fn module_usages(&self) -> Vec<Usage> {
         let mut found: BTreeMap<(&ModulePath, ModulePath), String> = BTreeMap::new();
         for (from, module) in &self.modules {
             for used in &module.paths {
-                let Some(to) = self.resolve(from, &used.words, 0) else { continue };
+                let Some(to) = self.resolve_path(from, &used.words, 0) else { continue };
                 let place = || format!("{}:{}", module.file.display(), used.line);
                 found.entry((from, to)).or_insert_with(place);
             }
@@ -103,24 +103,24 @@ impl CrateTree {
     }
 
     /// The module that a path leads to, as seen from a module; none where it leaves the crate.
-    fn resolve(&self, from: &[String], words: &[String], depth: usize) -> Option<ModulePath> {
+    fn resolve_path(&self, from: &[String], words: &[String], depth: usize) -> Option<ModulePath> {
         if depth > MAX_REEXPORTS {
             return None;
         }
         let (first, rest) = words.split_first()?;
         match first.as_str() {
-            "crate" => Some(self.walk(Vec::new(), rest, depth)),
-            "self" => Some(self.walk(from.to_vec(), rest, depth)),
+            "crate" => Some(self.walk_path(Vec::new(), rest, depth)),
+            "self" => Some(self.walk_path(from.to_vec(), rest, depth)),
             "super" => match from.split_last() {
                 // A further `super` counts from there.
                 Some((_, parent)) if rest.first().is_some_and(|word| word == "super") => {
-                    self.resolve(parent, rest, depth)
+                    self.resolve_path(parent, rest, depth)
                 }
-                Some((_, parent)) => Some(self.walk(parent.to_vec(), rest, depth)),
+                Some((_, parent)) => Some(self.walk_path(parent.to_vec(), rest, depth)),
                 None => None,
             },
             _ if self.modules.contains_key(&child_path(from, first)) => {
-                Some(self.walk(from.to_vec(), words, depth))
+                Some(self.walk_path(from.to_vec(), words, depth))
             }
             _ => {
                 let import = self.modules.get(from)?.imports.get(first)?;
@@ -128,13 +128,13 @@ impl CrateTree {
                 if import.first() == Some(first) {
                     return None;
                 }
-                self.resolve(from, &[import, rest].concat(), depth + 1)
+                self.resolve_path(from, &[import, rest].concat(), depth + 1)
             }
         }
     }
 
     /// Follows words down from a module, through children and re-exports, as far as modules go.
-    fn walk(&self, mut module: ModulePath, words: &[String], depth: usize) -> ModulePath {
+    fn walk_path(&self, mut module: ModulePath, words: &[String], depth: usize) -> ModulePath {
         for (index, word) in words.iter().enumerate() {
             let child = child_path(&module, word);
             if self.modules.contains_key(&child) {
@@ -143,8 +143,9 @@ impl CrateTree {
             }
             let import = self.modules.get(&module).and_then(|at| at.imports.get(word));
             // A name that a module takes from another crate is still asked of that module.
-            let target = import
-                .and_then(|import| self.resolve(&module, &[import, &words[index + 1..]].concat(), depth + 1));
+            let target = import.and_then(|import| {
+                self.resolve_path(&module, &[import, &words[index + 1..]].concat(), depth + 1)
+            });
             return target.unwrap_or(module);
         }
         module
@@ -169,7 +170,7 @@ pub(crate) mod tests {
     }
 
     fn arrows(files: &[(&str, &str)]) -> Vec<String> {
-        let usages = tree_of(files).unwrap().usages();
+        let usages = tree_of(files).unwrap().module_usages();
         usages.iter().map(|usage| format!("{} {}", usage.from.join("::"), usage.to.join("::"))).collect()
     }
 
@@ -241,6 +242,6 @@ pub(crate) mod tests {
         let files =
             [("lib.rs", "mod a; mod b;"), ("a.rs", "\nuse crate::b::C;\nuse crate::b::D;"), ("b.rs", "")];
 
-        assert_eq!(tree_of(&files).unwrap().usages()[0].place, "a.rs:2");
+        assert_eq!(tree_of(&files).unwrap().module_usages()[0].place, "a.rs:2");
     }
 }

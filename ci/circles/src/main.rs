@@ -14,7 +14,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use crate::allowed::{compare, parse_allowed};
+use crate::allowed::{compare_circles, parse_allowed};
 use crate::circle::{Circle, find_circles};
 use crate::crate_tree::CrateTree;
 
@@ -22,7 +22,7 @@ fn main() -> ExitCode {
     let arguments: Vec<PathBuf> = std::env::args_os().skip(1).map(PathBuf::from).collect();
     let complaints = match arguments.split_first() {
         Some((list, folders)) if !folders.is_empty() => {
-            check(list, folders).unwrap_or_else(|error| vec![error])
+            check_crates(list, folders).unwrap_or_else(|error| vec![error])
         }
         _ => vec!["usage: circles LIST FOLDER ...".to_owned()],
     };
@@ -33,7 +33,7 @@ fn main() -> ExitCode {
     if complaints.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn check(list: &Path, folders: &[PathBuf]) -> Result<Vec<String>, String> {
+fn check_crates(list: &Path, folders: &[PathBuf]) -> Result<Vec<String>, String> {
     let text =
         std::fs::read_to_string(list).map_err(|error| format!("cannot read {}: {error}", list.display()))?;
     let allowed = parse_allowed(&text).map_err(|error| format!("cannot read {}: {error}", list.display()))?;
@@ -41,10 +41,11 @@ fn check(list: &Path, folders: &[PathBuf]) -> Result<Vec<String>, String> {
     for folder in folders {
         for (name, root) in crate_roots(folder)? {
             let tree = CrateTree::read(&root, &|path| std::fs::read_to_string(path))?;
-            found.extend(find_circles(&tree.usages()).into_iter().map(|circle| (name.clone(), circle)));
+            found
+                .extend(find_circles(&tree.module_usages()).into_iter().map(|circle| (name.clone(), circle)));
         }
     }
-    Ok(compare(&allowed, &found))
+    Ok(compare_circles(&allowed, &found))
 }
 
 /// The root of each crate in a folder: its library, its programs. The first bears the folder's name.

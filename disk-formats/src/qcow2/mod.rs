@@ -5,7 +5,7 @@
 mod read;
 mod write;
 
-pub use read::open;
+pub use read::open_qcow2;
 pub use write::{Qcow2Compression, Qcow2Encoder};
 
 const MAGIC: [u8; 4] = *b"QFI\xfb";

@@ -5,7 +5,7 @@ use std::io;
 use super::{COMPRESSED, COMPRESSION_TYPE_BIT, MAGIC, OFFSET_MASK};
 use crate::disk::OpenDiskError;
 use crate::disk::{MAX_DISK_BYTES, ReadAt, ReadDisk, SECTOR};
-use crate::mapped::{MappedDisk, Method, Place, Table, UnitMap, be32, be64, damage};
+use crate::mapped::{MappedDisk, Method, Place, Table, UnitMap, damage_error, read_be32, read_be64};
 
 /// "Dirty" says that counts of references may be wrong, which a reader does not need.
 const DIRTY_BIT: u64 = 1;
@@ -23,9 +23,9 @@ struct Qcow2Map {
 }
 
 /// Opens a qcow2.
-pub fn open(file: impl ReadAt + 'static) -> Result<Box<dyn ReadDisk>, OpenDiskError> {
+pub fn open_qcow2(file: impl ReadAt + 'static) -> Result<Box<dyn ReadDisk>, OpenDiskError> {
     let mut header = [0; 112];
-    let length = file.length().map_err(OpenDiskError::Read)?;
+    let length = file.byte_length().map_err(OpenDiskError::Read)?;
     let available = usize::try_from(length.min(112)).unwrap_or_default();
     file.read_exact_at(&mut header[..available], 0).map_err(OpenDiskError::Read)?;
     let damaged = |at, what| Err(OpenDiskError::Damaged { format: "qcow2", at, what });
@@ -33,17 +33,17 @@ pub fn open(file: impl ReadAt + 'static) -> Result<Box<dyn ReadDisk>, OpenDiskEr
     if header[..4] != MAGIC || available < 72 {
         return damaged(0, "it has no header");
     }
-    let version = be32(&header, 4);
+    let version = read_be32(&header, 4);
     if !matches!(version, 2 | 3) {
         return unsupported("another version than 2 and 3");
     }
-    if be64(&header, 8) != 0 {
+    if read_be64(&header, 8) != 0 {
         return unsupported("a backing file: `qemu-img convert` makes one file of both");
     }
-    if be32(&header, 32) != 0 {
+    if read_be32(&header, 32) != 0 {
         return unsupported("encryption");
     }
-    let features = if version == 3 { be64(&header, 72) } else { 0 };
+    let features = if version == 3 { read_be64(&header, 72) } else { 0 };
     if features & !(DIRTY_BIT | COMPRESSION_TYPE_BIT) != 0 {
         return unsupported("an external data file, a damage mark, or extended L2 entries");
     }
@@ -52,11 +52,12 @@ pub fn open(file: impl ReadAt + 'static) -> Result<Box<dyn ReadDisk>, OpenDiskEr
         (true, 1) => true,
         _ => return unsupported("a compression other than deflate and zstd"),
     };
-    let cluster_bits = be32(&header, 20);
+    let cluster_bits = read_be32(&header, 20);
     if !(9..=21).contains(&cluster_bits) {
         return damaged(20, "clusters have 512 bytes to 2 MiB");
     }
-    let (size, entries, level1_at) = (be64(&header, 24), u64::from(be32(&header, 36)), be64(&header, 40));
+    let (size, entries, level1_at) =
+        (read_be64(&header, 24), u64::from(read_be32(&header, 36)), read_be64(&header, 40));
     if size > MAX_DISK_BYTES || !size.is_multiple_of(SECTOR) {
         return damaged(24, "the size is no disk's");
     }
@@ -85,21 +86,21 @@ impl Qcow2Map {
 }
 
 impl UnitMap for Qcow2Map {
-    fn size(&self) -> u64 {
+    fn disk_size(&self) -> u64 {
         self.size
     }
 
-    fn unit(&self) -> u64 {
+    fn unit_bytes(&self) -> u64 {
         1 << self.cluster_bits
     }
 
-    fn locate(&self, file: &dyn ReadAt, number: u64) -> io::Result<Place> {
-        let table = u64::from_be_bytes(self.level1.entry(file, number >> self.l2_bits())?) & OFFSET_MASK;
+    fn locate_unit(&self, file: &dyn ReadAt, number: u64) -> io::Result<Place> {
+        let table = u64::from_be_bytes(self.level1.read_entry(file, number >> self.l2_bits())?) & OFFSET_MASK;
         if table == 0 {
             return Ok(Place::Zeros);
         }
-        if !table.is_multiple_of(self.unit()) {
-            return Err(damage(table, "an L2 table is not aligned"));
+        if !table.is_multiple_of(self.unit_bytes()) {
+            return Err(damage_error(table, "an L2 table is not aligned"));
         }
         let at = table + (number & ((1 << self.l2_bits()) - 1)) * 8;
         let entry = u64::from_be_bytes(self.level2.bytes_at(file, at)?);
@@ -115,17 +116,17 @@ impl UnitMap for Qcow2Map {
         if entry & 1 != 0 || offset == 0 {
             return Ok(Place::Zeros);
         }
-        if !offset.is_multiple_of(self.unit()) {
-            return Err(damage(at, "a cluster is not aligned"));
+        if !offset.is_multiple_of(self.unit_bytes()) {
+            return Err(damage_error(at, "a cluster is not aligned"));
         }
         Ok(Place::Stored(offset))
     }
 
-    fn skip(&self, file: &dyn ReadAt, mut number: u64) -> io::Result<u64> {
+    fn skip_zeros(&self, file: &dyn ReadAt, mut number: u64) -> io::Result<u64> {
         let last = self.size >> self.cluster_bits;
         while number <= last && number << self.cluster_bits < self.size {
             let index = number >> self.l2_bits();
-            if u64::from_be_bytes(self.level1.entry(file, index)?) & OFFSET_MASK != 0 {
+            if u64::from_be_bytes(self.level1.read_entry(file, index)?) & OFFSET_MASK != 0 {
                 break;
             }
             number = (index + 1) << self.l2_bits();

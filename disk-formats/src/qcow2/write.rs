@@ -60,7 +60,7 @@ impl<T: Target> Qcow2Encoder<T> {
     }
 
     /// Adds so many clusters to the file.
-    fn allocate(&mut self, clusters: u64, references: u16) -> io::Result<u64> {
+    fn allocate_clusters(&mut self, clusters: u64, references: u16) -> io::Result<u64> {
         let first = self.references.len() as u64;
         let clusters = usize::try_from(clusters).map_err(io::Error::other)?;
         self.references.resize(self.references.len() + clusters, references);
@@ -68,7 +68,7 @@ impl<T: Target> Qcow2Encoder<T> {
     }
 
     fn store_plain(&mut self, bytes: &[u8]) -> io::Result<u64> {
-        let offset = self.allocate(1, 1)?;
+        let offset = self.allocate_clusters(1, 1)?;
         self.target.write_at(bytes, offset)?;
         Ok(offset | COPIED)
     }
@@ -77,7 +77,7 @@ impl<T: Target> Qcow2Encoder<T> {
     fn store_packed(&mut self, bytes: &[u8]) -> io::Result<u64> {
         let length = bytes.len() as u64;
         if self.run.1 - self.run.0 < length {
-            let more = self.allocate(RUN_BYTES / CLUSTER, 0)?;
+            let more = self.allocate_clusters(RUN_BYTES / CLUSTER, 0)?;
             // What comes right behind the old run makes it longer.
             self.run =
                 if self.run.1 == more { (self.run.0, more + RUN_BYTES) } else { (more, more + RUN_BYTES) };
@@ -92,7 +92,7 @@ impl<T: Target> Qcow2Encoder<T> {
         Ok(COMPRESSED | sectors << (62 - (CLUSTER_BITS - 8)) | offset)
     }
 
-    fn place(&mut self, plain: &[u8], grain: &Grain) -> io::Result<u64> {
+    fn place_cluster(&mut self, plain: &[u8], grain: &Grain) -> io::Result<u64> {
         // One that a sector does not help is read faster as it is.
         if grain.bytes.len() + 512 > plain.len() {
             self.store_plain(plain)
@@ -115,7 +115,7 @@ impl<T: Target> Qcow2Encoder<T> {
     }
 
     /// Gives back what is left of the last run of compressed clusters, if nothing came behind it.
-    fn trim(&mut self) {
+    fn trim_run(&mut self) {
         while self.references.last() == Some(&0) {
             self.references.pop();
         }
@@ -133,8 +133,8 @@ impl<T: Target> Qcow2Encoder<T> {
             }
             (blocks, table) = (need, need_table);
         }
-        let first = self.allocate(blocks, 1)?;
-        let table_at = self.allocate(table, 1)?;
+        let first = self.allocate_clusters(blocks, 1)?;
+        let table_at = self.allocate_clusters(table, 1)?;
         let mut counts: Vec<u8> = self.references.iter().flat_map(|count| count.to_be_bytes()).collect();
         counts.resize(usize::try_from(blocks * CLUSTER).map_err(io::Error::other)?, 0);
         self.target.write_at(&counts, first)?;
@@ -143,7 +143,7 @@ impl<T: Target> Qcow2Encoder<T> {
         Ok((table_at, table))
     }
 
-    fn header(&self, level1_at: u64, table_at: u64, table: u64) -> io::Result<Vec<u8>> {
+    fn encode_header(&self, level1_at: u64, table_at: u64, table: u64) -> io::Result<Vec<u8>> {
         let narrow = |number: u64| u32::try_from(number).map(u32::to_be_bytes).map_err(io::Error::other);
         let zstd = self.compression == Qcow2Compression::Zstd;
         let mut header = MAGIC.to_vec();
@@ -170,7 +170,7 @@ impl<T: Target> Qcow2Encoder<T> {
 }
 
 impl<T: Target> Encoder for Qcow2Encoder<T> {
-    fn packing(&self) -> Packing {
+    fn wanted_packing(&self) -> Packing {
         match self.compression {
             Qcow2Compression::Deflate => Packing::DeflateGrains,
             Qcow2Compression::Zstd => Packing::ZstdGrains,
@@ -183,7 +183,7 @@ impl<T: Target> Encoder for Qcow2Encoder<T> {
         for index in 0..PIECE_BYTES / GRAIN_BYTES {
             let entry = match grains.get(index) {
                 Some(Some(grain)) => {
-                    self.place(&data[index * GRAIN_BYTES..(index + 1) * GRAIN_BYTES], grain)?
+                    self.place_cluster(&data[index * GRAIN_BYTES..(index + 1) * GRAIN_BYTES], grain)?
                 }
                 _ => 0,
             };
@@ -193,13 +193,13 @@ impl<T: Target> Encoder for Qcow2Encoder<T> {
         if end.is_multiple_of(L2_BYTES) || end == self.size { self.end_level2() } else { Ok(()) }
     }
 
-    fn finish(mut self: Box<Self>, _: &Content) -> io::Result<()> {
-        self.trim();
+    fn finish_artefact(mut self: Box<Self>, _: &Content) -> io::Result<()> {
+        self.trim_run();
         let level1: Vec<u8> = self.level1.iter().flat_map(|entry| entry.to_be_bytes()).collect();
-        let level1_at = self.allocate((level1.len() as u64).div_ceil(CLUSTER), 1)?;
+        let level1_at = self.allocate_clusters((level1.len() as u64).div_ceil(CLUSTER), 1)?;
         self.target.write_at(&level1, level1_at)?;
         let (table_at, table) = self.write_references()?;
-        let header = self.header(level1_at, table_at, table)?;
+        let header = self.encode_header(level1_at, table_at, table)?;
         self.target.write_at(&header, 0)?;
         self.target.set_length(self.references.len() as u64 * CLUSTER)
     }

@@ -6,7 +6,7 @@ mod read;
 mod write;
 
 pub(crate) use read::has_footer;
-pub use read::open;
+pub use read::open_vhd;
 pub use write::{VhdDynamicEncoder, VhdFixedEncoder};
 
 /// Bytes of the footer, which is also the copy at the beginning of a dynamic one.
@@ -25,7 +25,7 @@ const FIXED: u32 = 2;
 const DYNAMIC: u32 = 3;
 
 /// The one's complement of the sum of all bytes but the checksum's own.
-fn checksum(bytes: &[u8], at: usize) -> u32 {
+fn footer_checksum(bytes: &[u8], at: usize) -> u32 {
     let sum = |bytes: &[u8]| bytes.iter().fold(0_u32, |sum, byte| sum.wrapping_add(u32::from(*byte)));
     !sum(&bytes[..at]).wrapping_add(sum(&bytes[at + 4..]))
 }

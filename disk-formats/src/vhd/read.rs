@@ -2,10 +2,10 @@
 
 use std::io;
 
-use super::{COOKIE, DYNAMIC, DYNAMIC_COOKIE, FIXED, FOOTER_BYTES, MAX_VHD_BYTES, NO_BLOCK, checksum};
+use super::{COOKIE, DYNAMIC, DYNAMIC_COOKIE, FIXED, FOOTER_BYTES, MAX_VHD_BYTES, NO_BLOCK, footer_checksum};
 use crate::disk::OpenDiskError;
 use crate::disk::{ReadAt, ReadDisk, SECTOR};
-use crate::mapped::{MappedDisk, Place, Table, UnitMap, be32, be64};
+use crate::mapped::{MappedDisk, Place, Table, UnitMap, read_be32, read_be64};
 use crate::raw::RawDisk;
 
 #[derive(Debug)]
@@ -17,7 +17,7 @@ struct VhdMap {
 
 /// Whether a file's last sector is the footer of a VHD.
 pub(crate) fn has_footer(file: &dyn ReadAt) -> io::Result<bool> {
-    let length = file.length()?;
+    let length = file.byte_length()?;
     let Some(at) = length.checked_sub(FOOTER_BYTES as u64) else { return Ok(false) };
     let mut cookie = [0; 8];
     file.read_exact_at(&mut cookie, at)?;
@@ -25,8 +25,8 @@ pub(crate) fn has_footer(file: &dyn ReadAt) -> io::Result<bool> {
 }
 
 /// Opens a VHD.
-pub fn open(file: impl ReadAt + 'static) -> Result<Box<dyn ReadDisk>, OpenDiskError> {
-    let length = file.length().map_err(OpenDiskError::Read)?;
+pub fn open_vhd(file: impl ReadAt + 'static) -> Result<Box<dyn ReadDisk>, OpenDiskError> {
+    let length = file.byte_length().map_err(OpenDiskError::Read)?;
     let damaged = |at, what| OpenDiskError::Damaged { format: "VHD", at, what };
     let at =
         length.checked_sub(FOOTER_BYTES as u64).ok_or_else(|| damaged(0, "it is shorter than a footer"))?;
@@ -35,17 +35,17 @@ pub fn open(file: impl ReadAt + 'static) -> Result<Box<dyn ReadDisk>, OpenDiskEr
     if footer[..8] != COOKIE {
         return Err(damaged(at, "it has no footer: the file is cut"));
     }
-    if be32(&footer, 64) != checksum(&footer, 64) {
+    if read_be32(&footer, 64) != footer_checksum(&footer, 64) {
         return Err(damaged(at + 64, "the footer's checksum does not hold"));
     }
     let size = disk_size(&footer);
     if size > MAX_VHD_BYTES || !size.is_multiple_of(SECTOR) {
         return Err(damaged(at + 48, "the size is no VHD's"));
     }
-    match be32(&footer, 60) {
+    match read_be32(&footer, 60) {
         FIXED if size <= at => Ok(Box::new(RawDisk::with_size(file, size)?)),
         FIXED => Err(damaged(at + 48, "the disk is larger than the file")),
-        DYNAMIC => open_dynamic(file, size, be64(&footer, 16)),
+        DYNAMIC => open_dynamic(file, size, read_be64(&footer, 16)),
         _ => Err(OpenDiskError::Unsupported {
             format: "VHD",
             what: "a parent: it is only what differs from another file",
@@ -60,7 +60,7 @@ fn disk_size(footer: &[u8; FOOTER_BYTES]) -> u64 {
     let largest = 65535 * 16 * 255 * SECTOR;
     match &footer[28..32] {
         b"vpc " | b"vs  " | b"qemu" if by_geometry != largest => by_geometry,
-        _ => be64(footer, 48),
+        _ => read_be64(footer, 48),
     }
 }
 
@@ -72,10 +72,11 @@ fn open_dynamic(
     let damaged = |at, what| OpenDiskError::Damaged { format: "VHD", at, what };
     let mut header = [0; 1024];
     file.read_exact_at(&mut header, header_at).map_err(|_| damaged(header_at, "the header is not there"))?;
-    if header[..8] != DYNAMIC_COOKIE || be32(&header, 36) != checksum(&header, 36) {
+    if header[..8] != DYNAMIC_COOKIE || read_be32(&header, 36) != footer_checksum(&header, 36) {
         return Err(damaged(header_at, "the header is damaged"));
     }
-    let (table_at, entries, block) = (be64(&header, 16), be32(&header, 28), u64::from(be32(&header, 32)));
+    let (table_at, entries, block) =
+        (read_be64(&header, 16), read_be32(&header, 28), u64::from(read_be32(&header, 32)));
     if !block.is_power_of_two() || !(SECTOR..=256 << 20).contains(&block) {
         return Err(damaged(header_at + 32, "blocks have a power of two of bytes, from a sector to 256 MiB"));
     }
@@ -90,16 +91,16 @@ fn open_dynamic(
 }
 
 impl UnitMap for VhdMap {
-    fn size(&self) -> u64 {
+    fn disk_size(&self) -> u64 {
         self.size
     }
 
-    fn unit(&self) -> u64 {
+    fn unit_bytes(&self) -> u64 {
         self.block
     }
 
-    fn locate(&self, file: &dyn ReadAt, number: u64) -> io::Result<Place> {
-        let sector = u32::from_be_bytes(self.table.entry(file, number)?);
+    fn locate_unit(&self, file: &dyn ReadAt, number: u64) -> io::Result<Place> {
+        let sector = u32::from_be_bytes(self.table.read_entry(file, number)?);
         if sector == NO_BLOCK {
             return Ok(Place::Zeros);
         }

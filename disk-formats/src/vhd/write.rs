@@ -4,7 +4,7 @@ use std::io;
 
 use super::{
     BITMAP, BLOCK_BYTES, COOKIE, DYNAMIC, DYNAMIC_COOKIE, FIXED, FOOTER_BYTES, MAX_VHD_BYTES, NO_BLOCK,
-    checksum,
+    footer_checksum,
 };
 use crate::content::Content;
 use crate::encode::Encoder;
@@ -27,7 +27,7 @@ impl<T: Target> VhdFixedEncoder<T> {
 }
 
 impl<T: Target> Encoder for VhdFixedEncoder<T> {
-    fn packing(&self) -> Packing {
+    fn wanted_packing(&self) -> Packing {
         Packing::Plain
     }
 
@@ -35,8 +35,8 @@ impl<T: Target> Encoder for VhdFixedEncoder<T> {
         write_runs(&mut self.target, piece, piece.offset)
     }
 
-    fn finish(mut self: Box<Self>, content: &Content) -> io::Result<()> {
-        let footer = footer(content, FIXED)?;
+    fn finish_artefact(mut self: Box<Self>, content: &Content) -> io::Result<()> {
+        let footer = encode_footer(content, FIXED)?;
         self.target.write_at(&footer, content.size)
     }
 }
@@ -63,7 +63,7 @@ impl<T: Target> VhdDynamicEncoder<T> {
 }
 
 impl<T: Target> Encoder for VhdDynamicEncoder<T> {
-    fn packing(&self) -> Packing {
+    fn wanted_packing(&self) -> Packing {
         Packing::Plain
     }
 
@@ -80,8 +80,8 @@ impl<T: Target> Encoder for VhdDynamicEncoder<T> {
         Ok(())
     }
 
-    fn finish(mut self: Box<Self>, content: &Content) -> io::Result<()> {
-        let footer = footer(content, DYNAMIC)?;
+    fn finish_artefact(mut self: Box<Self>, content: &Content) -> io::Result<()> {
+        let footer = encode_footer(content, DYNAMIC)?;
         self.target.write_at(&footer, 0)?;
         let entries = u32::try_from(self.blocks.len()).map_err(io::Error::other)?;
         self.target.write_at(&dynamic_header(entries), FOOTER_BYTES as u64)?;
@@ -100,12 +100,12 @@ fn dynamic_header(entries: u32) -> [u8; 1024] {
     header[24..28].copy_from_slice(&0x0001_0000_u32.to_be_bytes());
     header[28..32].copy_from_slice(&entries.to_be_bytes());
     header[32..36].copy_from_slice(&0x0020_0000_u32.to_be_bytes());
-    let sum = checksum(&header, 36);
+    let sum = footer_checksum(&header, 36);
     header[36..40].copy_from_slice(&sum.to_be_bytes());
     header
 }
 
-fn footer(content: &Content, kind: u32) -> io::Result<[u8; FOOTER_BYTES]> {
+fn encode_footer(content: &Content, kind: u32) -> io::Result<[u8; FOOTER_BYTES]> {
     if content.size > MAX_VHD_BYTES {
         return Err(io::Error::other("a VHD cannot hold more than 2040 GiB; a VHDX can"));
     }
@@ -123,16 +123,20 @@ fn footer(content: &Content, kind: u32) -> io::Result<[u8; FOOTER_BYTES]> {
     footer[36..40].copy_from_slice(b"Wi2k");
     footer[40..48].copy_from_slice(&content.size.to_be_bytes());
     footer[48..56].copy_from_slice(&content.size.to_be_bytes());
-    footer[56..60].copy_from_slice(&geometry(content.size));
+    footer[56..60].copy_from_slice(&disk_geometry(content.size));
     footer[60..64].copy_from_slice(&kind.to_be_bytes());
-    footer[68..84].copy_from_slice(&content.identifier(if kind == FIXED { "vhd-fixed" } else { "vhd" }));
-    let sum = checksum(&footer, 64);
+    footer[68..84].copy_from_slice(&content.derive_identifier(if kind == FIXED {
+        "vhd-fixed"
+    } else {
+        "vhd"
+    }));
+    let sum = footer_checksum(&footer, 64);
     footer[64..68].copy_from_slice(&sum.to_be_bytes());
     Ok(footer)
 }
 
 /// Cylinders, heads and sectors, as the specification's appendix computes them.
-fn geometry(size: u64) -> [u8; 4] {
+fn disk_geometry(size: u64) -> [u8; 4] {
     let total = (size / 512).min(65535 * 16 * 255);
     let (spt, heads, tracks) = if total >= 65535 * 16 * 63 {
         (255, 16, total / 255)
@@ -159,8 +163,8 @@ mod tests {
     /// As `qemu-img create -f vpc` computes them.
     #[test]
     fn geometries_are_the_specifications() {
-        assert_eq!(geometry(1 << 20), [0, 30, 4, 17]);
-        assert_eq!(geometry(1 << 30), [0x08, 0x20, 16, 63]);
-        assert_eq!(geometry(2040 << 30), [0xff, 0xff, 16, 255]);
+        assert_eq!(disk_geometry(1 << 20), [0, 30, 4, 17]);
+        assert_eq!(disk_geometry(1 << 30), [0x08, 0x20, 16, 63]);
+        assert_eq!(disk_geometry(2040 << 30), [0xff, 0xff, 16, 255]);
     }
 }

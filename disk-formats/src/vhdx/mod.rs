@@ -5,7 +5,7 @@
 mod read;
 mod write;
 
-pub use read::open;
+pub use read::open_vhdx;
 pub use write::VhdxEncoder;
 
 /// GUIDs as they lie in the file.

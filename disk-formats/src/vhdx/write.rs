@@ -41,7 +41,7 @@ impl<T: Target> VhdxEncoder<T> {
 }
 
 impl<T: Target> Encoder for VhdxEncoder<T> {
-    fn packing(&self) -> Packing {
+    fn wanted_packing(&self) -> Packing {
         Packing::Plain
     }
 
@@ -58,28 +58,28 @@ impl<T: Target> Encoder for VhdxEncoder<T> {
         Ok(())
     }
 
-    fn finish(mut self: Box<Self>, content: &Content) -> io::Result<()> {
+    fn finish_artefact(mut self: Box<Self>, content: &Content) -> io::Result<()> {
         let mut identifier = SIGNATURE.to_vec();
         identifier.extend("catamaran".encode_utf16().flat_map(u16::to_le_bytes));
         self.target.write_at(&identifier, 0)?;
         for (sequence, at) in (1_u64..).zip(HEADERS_AT) {
-            self.target.write_at(&header(content, sequence), at)?;
+            self.target.write_at(&encode_header(content, sequence), at)?;
         }
         let regions = region_table(self.bat_bytes)?;
         for at in REGIONS_AT {
             self.target.write_at(&regions, at)?;
         }
-        self.target.write_at(&metadata(content), METADATA_AT)?;
+        self.target.write_at(&encode_metadata(content), METADATA_AT)?;
         self.target.set_length(self.end)
     }
 }
 
-fn header(content: &Content, sequence: u64) -> [u8; HEADER_BYTES] {
+fn encode_header(content: &Content, sequence: u64) -> [u8; HEADER_BYTES] {
     let mut header = [0; HEADER_BYTES];
     header[..4].copy_from_slice(b"head");
     header[8..16].copy_from_slice(&sequence.to_le_bytes());
-    header[16..32].copy_from_slice(&content.identifier("vhdx-file"));
-    header[32..48].copy_from_slice(&content.identifier("vhdx-data"));
+    header[16..32].copy_from_slice(&content.derive_identifier("vhdx-file"));
+    header[32..48].copy_from_slice(&content.derive_identifier("vhdx-data"));
     // The log's GUID stays zero: there is nothing to replay.
     header[66..68].copy_from_slice(&1_u16.to_le_bytes());
     header[68..72].copy_from_slice(&(1_u32 << 20).to_le_bytes());
@@ -107,7 +107,7 @@ fn region_table(bat_bytes: u64) -> io::Result<Vec<u8>> {
 }
 
 /// A table of items, and the items from 64 KiB on.
-fn metadata(content: &Content) -> Vec<u8> {
+fn encode_metadata(content: &Content) -> Vec<u8> {
     const ITEMS_AT: usize = 64 << 10;
     /// It is required; and it is about the disk, not the file.
     const REQUIRED: u32 = 4;
@@ -116,7 +116,7 @@ fn metadata(content: &Content) -> Vec<u8> {
     let items: [([u8; 16], Vec<u8>, u32); 5] = [
         (guid::FILE_PARAMETERS, parameters.to_vec(), REQUIRED),
         (guid::DISK_SIZE, content.size.to_le_bytes().to_vec(), REQUIRED | OF_THE_DISK),
-        (guid::DISK_ID, content.identifier("vhdx-disk").to_vec(), REQUIRED | OF_THE_DISK),
+        (guid::DISK_ID, content.derive_identifier("vhdx-disk").to_vec(), REQUIRED | OF_THE_DISK),
         (guid::LOGICAL_SECTOR, SECTOR_BYTES.to_le_bytes().to_vec(), REQUIRED | OF_THE_DISK),
         (guid::PHYSICAL_SECTOR, 4096_u32.to_le_bytes().to_vec(), REQUIRED | OF_THE_DISK),
     ];

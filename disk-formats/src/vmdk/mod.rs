@@ -6,7 +6,7 @@ mod read;
 mod sparse;
 mod stream;
 
-pub use read::open;
+pub use read::open_vmdk;
 pub use sparse::VmdkSparseEncoder;
 pub use stream::VmdkStreamEncoder;
 
@@ -64,11 +64,11 @@ impl Header {
 }
 
 /// The text that describes the disk, with zeros up to its end.
-fn descriptor(content: &Content, kind: &str, name: &str, purpose: &str) -> Vec<u8> {
-    let id = content.identifier(purpose);
+fn encode_descriptor(content: &Content, kind: &str, name: &str, purpose: &str) -> Vec<u8> {
+    let id = content.derive_identifier(purpose);
     // Of the content, but none of the two that mean that there is none.
     let cid = u32::from_be_bytes([id[0], id[1], id[2], id[3]]).clamp(1, 0xffff_fffd);
-    let long = crate::bmap::hex(&content.identifier("vmdk-long-content"));
+    let long = crate::bmap::encode_hex(&content.derive_identifier("vmdk-long-content"));
     let sectors = content.size / SECTOR;
     let cylinders = (sectors / (255 * 63)).min(65535);
     let mut text = format!(
@@ -90,7 +90,7 @@ fn descriptor(content: &Content, kind: &str, name: &str, purpose: &str) -> Vec<u
 }
 
 /// A file's name as the text may quote it.
-fn quotable(name: &str) -> String {
+fn quotable_name(name: &str) -> String {
     // Room for all else that the text says, in 20 sectors.
     name.chars().filter(|char| *char != '"' && !char.is_control()).take(255).collect()
 }

@@ -5,7 +5,9 @@ use std::io;
 use super::{AT_END, FLAG_COMPRESSED, FLAG_MARKERS, MAGIC, SECTOR};
 use crate::disk::OpenDiskError;
 use crate::disk::{MAX_DISK_BYTES, ReadAt, ReadDisk};
-use crate::mapped::{MappedDisk, Method, Place, Table, UnitMap, damage, le16, le32, le64};
+use crate::mapped::{
+    MappedDisk, Method, Place, Table, UnitMap, damage_error, read_le16, read_le32, read_le64,
+};
 
 #[derive(Debug)]
 struct VmdkMap {
@@ -19,27 +21,27 @@ struct VmdkMap {
 }
 
 /// Opens a VMDK.
-pub fn open(file: impl ReadAt + 'static) -> Result<Box<dyn ReadDisk>, OpenDiskError> {
+pub fn open_vmdk(file: impl ReadAt + 'static) -> Result<Box<dyn ReadDisk>, OpenDiskError> {
     let damaged = |at, what| OpenDiskError::Damaged { format: "VMDK", at, what };
     let unsupported = |what| OpenDiskError::Unsupported { format: "VMDK", what };
-    let length = file.length().map_err(OpenDiskError::Read)?;
-    let mut header = header(&file, 0, length)?;
-    if le64(&header, 56) == AT_END {
+    let length = file.byte_length().map_err(OpenDiskError::Read)?;
+    let mut header = read_header(&file, 0, length)?;
+    if read_le64(&header, 56) == AT_END {
         // The footer is the last sector but one, behind its marker and before the marker of the end.
         let at = length.checked_sub(1024).ok_or_else(|| damaged(0, "it has no footer: the file is cut"))?;
         header =
-            self::header(&file, at, length).map_err(|_| damaged(at, "it has no footer: the file is cut"))?;
+            read_header(&file, at, length).map_err(|_| damaged(at, "it has no footer: the file is cut"))?;
     }
-    let (version, flags) = (le32(&header, 4), le32(&header, 8));
+    let (version, flags) = (read_le32(&header, 4), read_le32(&header, 8));
     if !(1..=3).contains(&version) {
         return Err(unsupported("another version than 1 to 3"));
     }
     let compressed = flags & FLAG_COMPRESSED != 0;
-    if compressed && (flags & FLAG_MARKERS == 0 || le16(&header, 77) != 1) {
+    if compressed && (flags & FLAG_MARKERS == 0 || read_le16(&header, 77) != 1) {
         return Err(unsupported("a compression other than deflate with markers"));
     }
-    let (capacity, grain_sectors) = (le64(&header, 12), le64(&header, 20));
-    let (table_entries, directory_at) = (u64::from(le32(&header, 44)), le64(&header, 56));
+    let (capacity, grain_sectors) = (read_le64(&header, 12), read_le64(&header, 20));
+    let (table_entries, directory_at) = (u64::from(read_le32(&header, 44)), read_le64(&header, 56));
     if capacity > MAX_DISK_BYTES / SECTOR {
         return Err(damaged(12, "the size is no disk's"));
     }
@@ -59,7 +61,7 @@ pub fn open(file: impl ReadAt + 'static) -> Result<Box<dyn ReadDisk>, OpenDiskEr
     Ok(Box::new(MappedDisk::new(file, map)))
 }
 
-fn header(file: &dyn ReadAt, at: u64, length: u64) -> Result<[u8; 512], OpenDiskError> {
+fn read_header(file: &dyn ReadAt, at: u64, length: u64) -> Result<[u8; 512], OpenDiskError> {
     let mut header = [0; 512];
     if length < at + SECTOR {
         return Err(OpenDiskError::Damaged { format: "VMDK", at, what: "it has no header" });
@@ -75,16 +77,16 @@ fn header(file: &dyn ReadAt, at: u64, length: u64) -> Result<[u8; 512], OpenDisk
 }
 
 impl UnitMap for VmdkMap {
-    fn size(&self) -> u64 {
+    fn disk_size(&self) -> u64 {
         self.size
     }
 
-    fn unit(&self) -> u64 {
+    fn unit_bytes(&self) -> u64 {
         self.grain
     }
 
-    fn locate(&self, file: &dyn ReadAt, number: u64) -> io::Result<Place> {
-        let table = u32::from_le_bytes(self.directory.entry(file, number / self.table_entries)?);
+    fn locate_unit(&self, file: &dyn ReadAt, number: u64) -> io::Result<Place> {
+        let table = u32::from_le_bytes(self.directory.read_entry(file, number / self.table_entries)?);
         if table == 0 {
             return Ok(Place::Zeros);
         }
@@ -100,16 +102,20 @@ impl UnitMap for VmdkMap {
         }
         let mut marker = [0; 12];
         file.read_exact_at(&mut marker, offset)?;
-        if le64(&marker, 0) != number * (self.grain / SECTOR) {
-            return Err(damage(offset, "a grain is of another place than its table says"));
+        if read_le64(&marker, 0) != number * (self.grain / SECTOR) {
+            return Err(damage_error(offset, "a grain is of another place than its table says"));
         }
-        Ok(Place::Packed { offset: offset + 12, length: u64::from(le32(&marker, 8)), method: Method::Zlib })
+        Ok(Place::Packed {
+            offset: offset + 12,
+            length: u64::from(read_le32(&marker, 8)),
+            method: Method::Zlib,
+        })
     }
 
-    fn skip(&self, file: &dyn ReadAt, mut number: u64) -> io::Result<u64> {
+    fn skip_zeros(&self, file: &dyn ReadAt, mut number: u64) -> io::Result<u64> {
         while number.saturating_mul(self.grain) < self.size {
             let index = number / self.table_entries;
-            if u32::from_le_bytes(self.directory.entry(file, index)?) != 0 {
+            if u32::from_le_bytes(self.directory.read_entry(file, index)?) != 0 {
                 break;
             }
             number = (index + 1) * self.table_entries;

@@ -6,7 +6,7 @@ use std::io;
 
 use super::{
     AT_END, FLAG_COMPRESSED, FLAG_MARKERS, FLAG_NEWLINES, GRAIN_SECTORS, Header, SECTOR, TABLE_ENTRIES,
-    descriptor, quotable,
+    encode_descriptor, quotable_name,
 };
 use crate::content::Content;
 use crate::encode::Encoder;
@@ -39,12 +39,12 @@ impl<T: Target> VmdkStreamEncoder<T> {
     pub fn new(target: T, size: u64, name: &str) -> Self {
         let mut out = Appender::new(target);
         out.end = OVERHEAD * SECTOR;
-        Self { out, name: quotable(name), size, table: Vec::new(), directory: Vec::new() }
+        Self { out, name: quotable_name(name), size, table: Vec::new(), directory: Vec::new() }
     }
 
     /// A grain: its first sector of the disk, its length, and a zlib stream (RFC 1950) made of the bare deflate.
-    fn store(&mut self, lba: u64, grain: &Grain) -> io::Result<u32> {
-        let sector = self.sector()?;
+    fn store_grain(&mut self, lba: u64, grain: &Grain) -> io::Result<u32> {
+        let sector = self.current_sector()?;
         let length = u32::try_from(grain.bytes.len() + 6).map_err(io::Error::other)?;
         let mut bytes = Vec::with_capacity(grain.bytes.len() + 18);
         bytes.extend(lba.to_le_bytes());
@@ -52,21 +52,21 @@ impl<T: Target> VmdkStreamEncoder<T> {
         bytes.extend([0x78, 0x9c]);
         bytes.extend(&grain.bytes);
         bytes.extend(grain.adler32.to_be_bytes());
-        self.out.append(&bytes)?;
-        self.out.align(SECTOR);
+        self.out.append_bytes(&bytes)?;
+        self.out.align_position(SECTOR);
         Ok(sector)
     }
 
-    fn sector(&self) -> io::Result<u32> {
+    fn current_sector(&self) -> io::Result<u32> {
         u32::try_from(self.out.end / SECTOR)
             .map_err(|_| io::Error::other("a VMDK's file cannot be larger than 2 TiB"))
     }
 
-    fn marker(&mut self, sectors: u64, kind: u32) -> io::Result<()> {
+    fn write_marker(&mut self, sectors: u64, kind: u32) -> io::Result<()> {
         let mut marker = [0; 512];
         marker[..8].copy_from_slice(&sectors.to_le_bytes());
         marker[12..16].copy_from_slice(&kind.to_le_bytes());
-        self.out.append(&marker)
+        self.out.append_bytes(&marker)
     }
 
     fn end_table(&mut self) -> io::Result<()> {
@@ -75,15 +75,15 @@ impl<T: Target> VmdkStreamEncoder<T> {
             self.directory.push(0);
             return Ok(());
         }
-        self.marker(TABLE_ENTRIES * 4 / SECTOR, MARKER_TABLE)?;
-        let sector = self.sector()?;
+        self.write_marker(TABLE_ENTRIES * 4 / SECTOR, MARKER_TABLE)?;
+        let sector = self.current_sector()?;
         self.directory.push(sector);
         let mut bytes: Vec<u8> = table.iter().flat_map(|sector| sector.to_le_bytes()).collect();
         bytes.resize(usize::try_from(TABLE_ENTRIES * 4).map_err(io::Error::other)?, 0);
-        self.out.append(&bytes)
+        self.out.append_bytes(&bytes)
     }
 
-    fn header(&self, directory_at: u64) -> [u8; 512] {
+    fn encode_header(&self, directory_at: u64) -> [u8; 512] {
         Header {
             version: 3,
             flags: FLAG_NEWLINES | FLAG_COMPRESSED | FLAG_MARKERS,
@@ -98,7 +98,7 @@ impl<T: Target> VmdkStreamEncoder<T> {
 }
 
 impl<T: Target> Encoder for VmdkStreamEncoder<T> {
-    fn packing(&self) -> Packing {
+    fn wanted_packing(&self) -> Packing {
         Packing::DeflateGrains
     }
 
@@ -108,7 +108,7 @@ impl<T: Target> Encoder for VmdkStreamEncoder<T> {
             let sector = match grains.get(index) {
                 Some(Some(grain)) => {
                     let lba = (piece.offset + (index * GRAIN_BYTES) as u64) / SECTOR;
-                    self.store(lba, grain)?
+                    self.store_grain(lba, grain)?
                 }
                 _ => 0,
             };
@@ -118,20 +118,20 @@ impl<T: Target> Encoder for VmdkStreamEncoder<T> {
         if end.is_multiple_of(TABLE_REACH) || end == self.size { self.end_table() } else { Ok(()) }
     }
 
-    fn finish(mut self: Box<Self>, content: &Content) -> io::Result<()> {
+    fn finish_artefact(mut self: Box<Self>, content: &Content) -> io::Result<()> {
         let mut directory: Vec<u8> = self.directory.iter().flat_map(|sector| sector.to_le_bytes()).collect();
         directory.resize(directory.len().next_multiple_of(512).max(512), 0);
-        self.marker(directory.len() as u64 / SECTOR, MARKER_DIRECTORY)?;
-        let directory_at = u64::from(self.sector()?);
-        self.out.append(&directory)?;
-        self.marker(1, MARKER_FOOTER)?;
-        let footer = self.header(directory_at);
-        self.out.append(&footer)?;
+        self.write_marker(directory.len() as u64 / SECTOR, MARKER_DIRECTORY)?;
+        let directory_at = u64::from(self.current_sector()?);
+        self.out.append_bytes(&directory)?;
+        self.write_marker(1, MARKER_FOOTER)?;
+        let footer = self.encode_header(directory_at);
+        self.out.append_bytes(&footer)?;
         // The end of the stream: a marker of zeros.
-        self.out.append(&[0; 512])?;
-        let header = self.header(AT_END);
+        self.out.append_bytes(&[0; 512])?;
+        let header = self.encode_header(AT_END);
         self.out.target.write_at(&header, 0)?;
-        let text = descriptor(content, "streamOptimized", &self.name, "vmdk");
+        let text = encode_descriptor(content, "streamOptimized", &self.name, "vmdk");
         self.out.target.write_at(&text, SECTOR)
     }
 }

@@ -33,7 +33,7 @@ pub(super) fn is_one(kind: &ErrorKind) -> bool {
 }
 
 /// The text with all such lines indented; `None` if there are none, or too many.
-pub(super) fn pad(text: &str) -> Option<Padded> {
+pub(super) fn indent_lines(text: &str) -> Option<Padded> {
     let blanks = |line: &str| line.len() - line.trim_start_matches(' ').len();
     // One column further than any line of the text, so that it is deeper than whichever key it belongs to.
     let width = text.lines().map(blanks).max().unwrap_or(0) + 1;
@@ -45,7 +45,7 @@ pub(super) fn pad(text: &str) -> Option<Padded> {
     // The parser was looked at first: it has no option for it.
     while let Some(line) = next(&padded.text) {
         read += padded.text.len();
-        if read > MOST_READ || !padded.indent(line, text) {
+        if read > MOST_READ || !padded.indent_line(line, text) {
             return None;
         }
     }
@@ -62,7 +62,7 @@ fn next(text: &str) -> Option<usize> {
 impl Padded {
     /// Indents a line, and those behind it up to one with a quote in it: none of them ends the text. Says
     /// whether there was anything to do.
-    fn indent(&mut self, first: usize, text: &str) -> bool {
+    fn indent_line(&mut self, first: usize, text: &str) -> bool {
         let before = self.lines.len();
         for (index, line) in text.lines().enumerate().skip(first.saturating_sub(1)) {
             self.lines.insert(index + 1);
@@ -81,7 +81,7 @@ impl Padded {
     }
 
     /// The column of the original text.
-    pub(super) fn column(&self, line: usize, column: usize) -> usize {
+    pub(super) fn source_column(&self, line: usize, column: usize) -> usize {
         if self.lines.contains(&line) { column.saturating_sub(self.width) } else { column }
     }
 }

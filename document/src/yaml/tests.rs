@@ -14,7 +14,7 @@ fn entries(text: &str) -> Vec<MappingEntry> {
 }
 
 fn codes(found: &Diagnostics) -> Vec<(&'static str, u32, u32)> {
-    found.list().iter().map(|one| (one.code.word(), one.at.line, one.at.column)).collect()
+    found.list().iter().map(|one| (one.code.code_word(), one.at.line, one.at.column)).collect()
 }
 
 fn text(node: &Node) -> &str {

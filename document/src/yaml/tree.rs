@@ -6,7 +6,7 @@
 use crate::source::SourceMark;
 
 /// A value and its place.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Node {
     /// Where it starts.
     pub at: SourceMark,
@@ -15,7 +15,7 @@ pub struct Node {
 }
 
 /// The three shapes of YAML.
-#[derive(Clone, Eq, PartialEq)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum Value {
     /// `key: value` pairs, in their order.
     Mapping(Vec<MappingEntry>),
@@ -28,7 +28,7 @@ pub enum Value {
 }
 
 /// One pair of a mapping.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MappingEntry {
     /// The key as written.
     pub key: String,
@@ -39,7 +39,7 @@ pub struct MappingEntry {
 }
 
 /// The text of a scalar and how it was written.
-#[derive(Clone, Eq, PartialEq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Scalar {
     /// The text after YAML's own escapes.
     pub text: String,
@@ -51,7 +51,7 @@ pub struct Scalar {
 }
 
 /// How a scalar was written.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ScalarStyle {
     /// `|`: line for line.
     Literal,

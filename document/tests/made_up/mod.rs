@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 /// A tree to write in YAML.
-#[derive(Clone, Debug)]
+#[derive(Debug, Clone)]
 pub(crate) enum Tree {
     Mapping(Vec<(String, Self)>),
     Scalar(String),
@@ -75,7 +75,7 @@ impl Tree {
 }
 
 /// Whether a node stands between brackets.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
     Block,
     Flow,

@@ -49,7 +49,7 @@ pub(crate) fn facts(platform: Platform, document: &[u8]) {
 
 /// A disk of any bytes: recognised or not, its files are read in bounds.
 pub(crate) fn disk(bytes: &[u8]) {
-    let Some(mut volume) = ConfigVolume::open(Cursor::new(bytes)) else { return };
+    let Some(mut volume) = ConfigVolume::open_volume(Cursor::new(bytes)) else { return };
     for file in ["meta-data", "user-data", "openstack/latest/meta_data.json", "seed/user-data", "ovf-env.xml"]
     {
         if let Ok(Some(content)) = volume.read(file, 1 << 20) {

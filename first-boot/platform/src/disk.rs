@@ -43,11 +43,11 @@ enum FileReader<R: Read + Seek> {
 impl<R: Read + Seek> ConfigVolume<R> {
     /// Recognises the file system on `source`; `None` when it is neither FAT nor ISO 9660.
     #[must_use]
-    pub fn open(source: R) -> Option<Self> {
+    pub fn open_volume(source: R) -> Option<Self> {
         let mut source = ReadOnly::new(source);
-        if let Some(iso) = is_iso9660(&mut source).then(|| Iso9660::open(&mut source)).flatten() {
+        if let Some(iso) = is_iso9660(&mut source).then(|| Iso9660::open_iso(&mut source)).flatten() {
             return Some(Self {
-                label: iso.label(),
+                label: iso.volume_label(),
                 files: FileReader::Iso(Box::new(iso.with_source(source))),
             });
         }
@@ -64,7 +64,7 @@ impl<R: Read + Seek> ConfigVolume<R> {
 
     /// The volume's name.
     #[must_use]
-    pub fn label(&self) -> &str {
+    pub fn volume_label(&self) -> &str {
         &self.label
     }
 
@@ -98,7 +98,7 @@ pub(crate) fn find_labelled(host: &Host, labels: &[&str]) -> Vec<(BlockDevice, C
     let wanted = |label: &str| labels.iter().any(|one| one.eq_ignore_ascii_case(label));
     let whole = host.block_devices().into_iter().filter(|device| !device.is_partition);
     let volumes = whole.filter_map(|device| {
-        let volume = open(&device).filter(|volume| wanted(volume.label()))?;
+        let volume = open_device(&device).filter(|volume| wanted(volume.volume_label()))?;
         Some((device, volume))
     });
     volumes.collect()
@@ -106,7 +106,7 @@ pub(crate) fn find_labelled(host: &Host, labels: &[&str]) -> Vec<(BlockDevice, C
 
 /// The volume on a device that was found by its label.
 pub(crate) fn on_device(path: &Path) -> Option<ConfigVolume<File>> {
-    ConfigVolume::open(File::open(path).ok()?)
+    ConfigVolume::open_volume(File::open(path).ok()?)
 }
 
 /// The volume on the EFI system partition of the disk that the machine runs from, if it still bears
@@ -117,7 +117,7 @@ pub(crate) fn on_own_esp(host: &Host, label: &str) -> Option<(BlockDevice, Confi
         device.path == host.path_of(&running.esp) && device.partition_label.as_deref() == Some(label)
     };
     let device = host.block_devices().into_iter().find(own)?;
-    let volume = open(&device)?;
+    let volume = open_device(&device)?;
     Some((device, volume))
 }
 
@@ -125,7 +125,7 @@ pub(crate) fn on_own_esp(host: &Host, label: &str) -> Option<(BlockDevice, Confi
 /// UDF format, are mounted for it.
 pub(crate) fn find_file(host: &Host, path: &str, limit: u64) -> Option<Vec<u8>> {
     host.block_devices().iter().filter(|device| !device.is_partition).find_map(|device| {
-        let read = match open(device) {
+        let read = match open_device(device) {
             Some(mut volume) => volume.read(path, limit).ok().flatten(),
             None => None,
         };
@@ -141,7 +141,7 @@ fn is_udf(device: &BlockDevice) -> bool {
     (16..32).any(|sector| read_at(&mut file, sector * 2048 + 1, 4).is_ok_and(|magic| magic == *b"NSR0"))
 }
 
-fn open(device: &BlockDevice) -> Option<ConfigVolume<File>> {
+fn open_device(device: &BlockDevice) -> Option<ConfigVolume<File>> {
     on_device(&device.path)
 }
 
@@ -180,7 +180,7 @@ impl<R> ReadOnly<R> {
     }
 
     /// What the window holds from here on.
-    fn buffered(&self) -> &[u8] {
+    fn buffered_bytes(&self) -> &[u8] {
         let skip = self.position.checked_sub(self.window_at).and_then(|skip| usize::try_from(skip).ok());
         skip.and_then(|skip| self.window.get(skip..)).unwrap_or_default()
     }
@@ -194,7 +194,7 @@ impl<R: Read + Seek> ReadOnly<R> {
         self.source.seek(SeekFrom::Start(self.window_at))?;
         let read = self.source.by_ref().take(WINDOW as u64).read_to_end(&mut self.window);
         // What comes after a bad sector may never be asked for.
-        if self.buffered().is_empty() { read.map(drop) } else { Ok(()) }
+        if self.buffered_bytes().is_empty() { read.map(drop) } else { Ok(()) }
     }
 }
 
@@ -202,11 +202,11 @@ impl<R: Read + Seek> Read for ReadOnly<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         // Endless short reads end too.
         self.spend_budget(32)?;
-        if self.buffered().is_empty() {
+        if self.buffered_bytes().is_empty() {
             self.move_window()?;
         }
-        let count = self.buffered().len().min(buffer.len());
-        buffer[..count].copy_from_slice(&self.buffered()[..count]);
+        let count = self.buffered_bytes().len().min(buffer.len());
+        buffer[..count].copy_from_slice(&self.buffered_bytes()[..count]);
         self.position += count as u64;
         Ok(count)
     }

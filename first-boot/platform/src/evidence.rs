@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use crate::{Host, InstanceMetadata, Payload, Platform};
 
 /// The platform this machine runs on, and how that is known.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DetectedPlatform {
     /// Where this machine runs.
     pub platform: Platform,
@@ -21,7 +21,7 @@ pub struct DetectedPlatform {
 }
 
 /// What a platform speaks from, which decides who could have put it there.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Place {
     /// The kernel command line, which is part of the image.
     CommandLine,
@@ -40,7 +40,7 @@ pub enum Place {
 }
 
 /// Which boot it is in the life of an instance.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BootKind {
     /// The one that configured it.
     First,
@@ -74,14 +74,14 @@ impl PlatformEvidence {
     }
 
     /// The same, found elsewhere.
-    pub(crate) fn at(self, place: Place) -> Self {
+    pub(crate) fn found_at(self, place: Place) -> Self {
         Self { place, ..self }
     }
 
     /// The same, found on a volume that says this, and the rest at an address.
     pub(crate) fn on_volume(self, device: &Path, said: &InstanceMetadata, elsewhere: Option<&str>) -> Self {
-        let content = Payload::from_bytes(said.obeyed(elsewhere)).unwrap_or_default();
-        self.at(Place::Volume { device: device.to_owned(), content })
+        let content = Payload::from_bytes(said.obeyed_content(elsewhere)).unwrap_or_default();
+        self.found_at(Place::Volume { device: device.to_owned(), content })
     }
 
     /// The same, but whatever is to be read is on this machine.

@@ -26,7 +26,7 @@ const MAX_TEXT: u64 = 64 << 10;
 const INTERNAL_DEVICES: [&str; 6] = ["dm-", "loop", "md", "nbd", "ram", "zram"];
 
 /// Where to look; [`Host::this_machine`] for this machine, [`Host::at_directory`] for a twin in a directory.
-#[derive(Clone, Debug)]
+#[derive(Debug, Clone)]
 pub struct Host {
     root: PathBuf,
     programs: ProgramUse,
@@ -37,14 +37,14 @@ pub struct Host {
 }
 
 /// Whether programs such as modprobe may be run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ProgramUse {
     Leave,
     Run,
 }
 
 /// A disk or partition the kernel knows.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct BlockDevice {
     pub(crate) path: PathBuf,
     /// The name in the partition table, such as `ESP`.
@@ -79,7 +79,7 @@ impl Host {
         self.root.join(path.trim_start_matches('/'))
     }
 
-    pub(crate) fn exists(&self, path: &str) -> bool {
+    pub(crate) fn path_exists(&self, path: &str) -> bool {
         self.path_of(path).exists()
     }
 
@@ -162,7 +162,7 @@ impl Host {
             path: self.path_of(&format!("/dev/{node}")),
             partition_label: property("PARTNAME="),
             is_partition: property("DEVTYPE=").as_deref() == Some("partition")
-                || self.exists(&format!("{directory}/partition")),
+                || self.path_exists(&format!("{directory}/partition")),
         })
     }
 
@@ -216,7 +216,7 @@ impl Host {
 
     /// What a program of the image prints; `None` when it is missing or fails.
     pub(crate) fn program_output(&self, program: &str, arguments: &[&str]) -> Option<Vec<u8>> {
-        if self.programs == ProgramUse::Leave || !self.exists(program) {
+        if self.programs == ProgramUse::Leave || !self.path_exists(program) {
             return None;
         }
         let output = Command::new(program).args(arguments).stdin(Stdio::null()).output().ok()?;

@@ -34,7 +34,7 @@ pub(crate) struct Iso9660<R> {
 }
 
 /// Where a file's bytes are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct FileExtent {
     sector: u32,
     length: u32,
@@ -42,7 +42,7 @@ struct FileExtent {
 }
 
 /// How the names in a tree are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum NameEncoding {
     /// Latin letters with `;1` behind them, and Rock Ridge names beside them.
     Primary,
@@ -52,7 +52,7 @@ enum NameEncoding {
 
 impl<R: Read + Seek> Iso9660<R> {
     /// Reads the volume descriptors; `None` when there is no primary one.
-    pub(crate) fn open(source: &mut R) -> Option<Iso9660<()>> {
+    pub(crate) fn open_iso(source: &mut R) -> Option<Iso9660<()>> {
         let mut found = None;
         for index in 0..MAX_DESCRIPTORS {
             let descriptor = read_at(source, (FIRST_DESCRIPTOR + index) * SECTOR, SECTOR_LENGTH).ok()?;
@@ -117,7 +117,7 @@ impl<R: Read + Seek> Iso9660<R> {
 }
 
 impl Iso9660<()> {
-    pub(crate) fn label(&self) -> String {
+    pub(crate) fn volume_label(&self) -> String {
         self.label.clone()
     }
 

@@ -20,7 +20,7 @@ const MAX_MAPS: usize = 30_000;
 const MAX_VALUES: usize = 250_000;
 
 /// A parsed document, or a part of one.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct DocumentTree(Value);
 
 impl DocumentTree {
@@ -96,7 +96,7 @@ impl DocumentTree {
     }
 
     /// The part at `pointer`.
-    pub(crate) fn subtree(&self, pointer: &str) -> Option<Self> {
+    pub(crate) fn subtree_at(&self, pointer: &str) -> Option<Self> {
         self.0.pointer(pointer).filter(|part| !part.is_null()).cloned().map(Self)
     }
 
@@ -223,8 +223,8 @@ mod tests {
 
         assert_eq!(said, ["1e5", "007", "1450", "no", "12"]);
         assert_eq!(tree.text_at("/none"), None);
-        assert_eq!(tree.subtree("/mtu").unwrap().to_json(), b"1450");
-        assert_eq!(tree.subtree("/quoted").unwrap().to_json(), b"\"12\"");
+        assert_eq!(tree.subtree_at("/mtu").unwrap().to_json(), b"1450");
+        assert_eq!(tree.subtree_at("/quoted").unwrap().to_json(), b"\"12\"");
     }
 
     #[test]

@@ -5,6 +5,8 @@
 //!
 //! Documentation: sshd(8), `AUTHORIZED_KEYS FILE FORMAT`, and RFC 4253, section 6.6, for the blob.
 
+use jiff::Timestamp;
+
 /// The words that begin the key type of every format OpenSSH reads.
 const TYPE_PREFIXES: [&str; 4] = ["ssh-", "ecdsa-sha2-", "sk-ssh-", "sk-ecdsa-"];
 
@@ -19,20 +21,9 @@ pub(crate) fn begins_with_type(line: &str) -> bool {
     line.split_whitespace().next().is_some_and(is_type)
 }
 
-/// Seconds since 1970 as sshd's option `expiry-time` has them; without the `Z` they would be local time.
-pub(crate) fn expiry_time(seconds: u64) -> String {
-    let (days, second) = (seconds / 86_400, seconds % 86_400);
-    // The method is `civil_from_days` of <https://howardhinnant.github.io/date_algorithms.html>.
-    // Eras of 400 years, which begin in March: the way of `gce::parse_date` back.
-    let days = days + 719_468;
-    let (era, day) = (days / 146_097, days % 146_097);
-    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
-    let day = day - (365 * year + year / 4 - year / 100);
-    let month = (5 * day + 2) / 153;
-    let day = day - (153 * month + 2) / 5 + 1;
-    let (month, passed) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
-    let year = year + era * 400 + passed;
-    format!("{year:04}{month:02}{day:02}{:02}{:02}{:02}Z", second / 3600, second / 60 % 60, second % 60)
+/// A moment as sshd's option `expiry-time` has it; without the `Z` it would be local time.
+pub(crate) fn expiry_time(moment: Timestamp) -> String {
+    moment.strftime("%Y%m%d%H%M%SZ").to_string()
 }
 
 fn is_type(word: &str) -> bool {
@@ -64,11 +55,15 @@ mod tests {
 
     #[test]
     fn times_are_written_as_sshd_reads_them() {
-        assert_eq!(expiry_time(0), "19700101000000Z");
-        assert_eq!(expiry_time(951_825_600), "20000229120000Z");
-        assert_eq!(expiry_time(1_787_220_672), "20260820101112Z");
-        assert_eq!(expiry_time(4_107_542_399), "21000228235959Z");
-        assert_eq!(expiry_time(4_107_542_400), "21000301000000Z");
+        for (seconds, text) in [
+            (0, "19700101000000Z"),
+            (951_825_600, "20000229120000Z"),
+            (1_787_220_672, "20260820101112Z"),
+            (4_107_542_399, "21000228235959Z"),
+            (4_107_542_400, "21000301000000Z"),
+        ] {
+            assert_eq!(expiry_time(Timestamp::from_second(seconds).unwrap()), text);
+        }
     }
 
     #[test]

@@ -25,12 +25,13 @@ mod providers;
 mod provision;
 mod registry;
 mod running_disk;
+pub mod seed;
 mod web;
 
 pub use evidence::{BootKind, DetectedPlatform, Place};
 pub use host::Host;
 pub use platform::{FetchError, Platform};
 pub use provision::{InstanceMetadata, MachineAddresses, MetaData, MetadataProblem, Payload};
-pub use registry::{detect_platform, offers};
+pub use registry::{detect_platform, detect_platforms};
 pub use running_disk::{BOOT_RECORD, RunningDisk};
 pub use web::{MetadataWeb, WebError, WebTiming};

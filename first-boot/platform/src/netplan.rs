@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use crate::Payload;
 
 /// One network interface.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct InterfaceLink {
     /// What finds it, as version 2's `match` says it.
     signs: Map<String, Value>,
@@ -29,7 +29,7 @@ pub(crate) struct InterfaceLink {
 }
 
 /// What of a route cannot be used.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RouteError {
     Destination,
     Gateway,

@@ -39,7 +39,7 @@ pub(crate) fn fetch_document(
     service: &MetadataService<'_>,
     path: &str,
 ) -> Result<Vec<u8>, FetchError> {
-    service.get(path).map_err(platform.fetch_failed())?.ok_or_else(|| platform.no_metadata())
+    service.get_item(path).map_err(platform.fetch_failed())?.ok_or_else(|| platform.no_metadata())
 }
 
 /// The facts of a document, and the document for what else is in it; pure.

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 const MAX_NODES: u32 = 20_000;
 
 /// What an `ovf-env.xml` says.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct OvfEnvironment {
     /// VMware's `<Property oe:key="k" oe:value="v"/>`.
     pub(crate) properties: BTreeMap<String, String>,

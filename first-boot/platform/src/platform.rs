@@ -9,7 +9,7 @@ use std::io;
 use crate::WebError;
 
 /// A place that machines run in.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Platform {
     /// Akamai, formerly Linode.
     Akamai,

@@ -26,7 +26,7 @@ const MAX_KEYS: usize = 1000;
 ///
 /// Any of it may be missing: an empty field means the platform does not say, a [`MetadataProblem`] means
 /// it could not be had.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct InstanceMetadata {
     /// The platform that answered.
     pub platform: Platform,
@@ -65,7 +65,7 @@ pub struct InstanceMetadata {
 }
 
 /// The four addresses that templates and units ask for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct MachineAddresses {
     /// Reachable from the Internet.
     pub public_ipv4: Option<Ipv4Addr>,
@@ -78,15 +78,15 @@ pub struct MachineAddresses {
 }
 
 /// Bytes from outside, not yet looked at; printed as their length only.
-#[derive(Clone, Default, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Default)]
 pub struct Payload(Vec<u8>);
 
 /// What a platform's document says, by its names; printed as their number only, since passwords may be among it.
-#[derive(Clone, Default, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Default)]
 pub struct MetaData(Map<String, Value>);
 
 /// One item that the platform has, or should have, but that could not be used.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MetadataProblem {
     /// Such as `user-data`.
     pub item: String,
@@ -103,14 +103,14 @@ impl InstanceMetadata {
 
     /// Whether something that the platform has could not be had, so that a later try may do better.
     #[must_use]
-    pub fn lacks(&self, item: &str) -> bool {
+    pub fn lacks_item(&self, item: &str) -> bool {
         self.problems.iter().any(|problem| problem.item == item)
     }
 
     /// Whether keys that the platform has could not be asked for; one that was refused is none of them.
     #[must_use]
     pub fn lacks_keys(&self) -> bool {
-        ["ssh keys", "metadata", "meta-data"].into_iter().any(|item| self.lacks(item))
+        ["ssh keys", "metadata", "meta-data"].into_iter().any(|item| self.lacks_item(item))
     }
 
     /// Which of the machines it is that were started together.
@@ -128,7 +128,7 @@ impl InstanceMetadata {
     /// lengths. A name and addresses let nobody in, and change when a person renames a machine.
     ///
     /// `elsewhere` is the address that the rest is fetched from.
-    pub(crate) fn obeyed(&self, elsewhere: Option<&str>) -> Vec<u8> {
+    pub(crate) fn obeyed_content(&self, elsewhere: Option<&str>) -> Vec<u8> {
         let payload = |payload: &Option<Payload>| payload.as_ref().map(|payload| payload.0.clone());
         let fields = [
             self.instance_id.as_ref().map(|id| id.as_bytes().to_vec()),
@@ -245,7 +245,7 @@ impl MetaData {
     }
 
     /// Adds what has an address of its own.
-    pub(crate) fn insert(&mut self, name: &str, text: Option<String>) {
+    pub(crate) fn insert_text(&mut self, name: &str, text: Option<String>) {
         if let Some(text) = text {
             self.0.insert(name.to_owned(), text.into());
         }
@@ -295,7 +295,7 @@ mod tests {
             .add_keys("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIA a\n# note\nrubbish\r\nssh-rsa AAAAB3Nza b\r\n");
 
         assert_eq!(provision.ssh_keys, ["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIA a", "ssh-rsa AAAAB3Nza b"]);
-        assert!(provision.lacks("an ssh key") && !provision.lacks_keys());
+        assert!(provision.lacks_item("an ssh key") && !provision.lacks_keys());
     }
 
     #[test]
@@ -306,7 +306,7 @@ mod tests {
                 ..InstanceMetadata::default()
             };
             edit(&mut provision);
-            provision.obeyed(None)
+            provision.obeyed_content(None)
         };
         let plain = provision(|_| {});
 

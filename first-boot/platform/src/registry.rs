@@ -45,7 +45,7 @@ enum Fetch {
     Service(fn(&Host, &MetadataWeb) -> Result<InstanceMetadata, FetchError>),
 }
 
-/// In this order where no cloud names itself; [`rank`] says what is different where one does.
+/// In this order where no cloud names itself; [`offer_rank`] says what is different where one does.
 // What a person named goes first, then volumes that somebody attached, then what the firmware says. The
 // firmware names one cloud at most, so these stand by name.
 const TABLE: [PlatformEntry; 18] = [
@@ -103,19 +103,19 @@ const TABLE: [PlatformEntry; 18] = [
 /// Finds out where this machine runs, without asking any network; `None` when nothing says so.
 #[must_use]
 pub fn detect_platform(host: &Host) -> Option<DetectedPlatform> {
-    let at_once = offers(host, None).into_iter().next();
+    let at_once = detect_platforms(host, None).into_iter().next();
     if at_once.as_ref().is_some_and(|detected| !detected.needs_network) {
         return at_once;
     }
     // A disk goes before a cloud, and may be slower to appear.
     host.settle_devices();
-    offers(host, None).into_iter().next()
+    detect_platforms(host, None).into_iter().next()
 }
 
 /// Everything that would say what this machine is to be, the first of which goes before the others; `wanted`
 /// names a platform that is looked for in any case.
 #[must_use]
-pub fn offers(host: &Host, wanted: Option<&str>) -> Vec<DetectedPlatform> {
+pub fn detect_platforms(host: &Host, wanted: Option<&str>) -> Vec<DetectedPlatform> {
     let mut offers: Vec<DetectedPlatform> = detect_by_name(host).into_iter().collect();
     for entry in &TABLE {
         // To load its driver takes longer than everything else, and nobody can attach it later.
@@ -133,14 +133,14 @@ pub fn offers(host: &Host, wanted: Option<&str>) -> Vec<DetectedPlatform> {
     };
     offers.retain(|offer| !is_less(offer));
     // Of equal ranks the table's order stays.
-    offers.sort_by_key(|offer| rank(offer, cloud));
+    offers.sort_by_key(|offer| offer_rank(offer, cloud));
     offers
 }
 
 /// What goes before what, where a cloud names itself in the firmware: what a person named, what the image
 /// brings along, the cloud, and last a volume that anybody may have attached. `OpenStack`'s own volume is the
 /// cloud's word, and needs no network.
-fn rank(offer: &DetectedPlatform, cloud: Option<Platform>) -> u8 {
+fn offer_rank(offer: &DetectedPlatform, cloud: Option<Platform>) -> u8 {
     // Without a cloud's name a volume is the usual way to be configured, so all places but the command line
     // are equal.
     let Some(cloud) = cloud else { return u8::from(offer.place != Place::CommandLine) };
@@ -160,7 +160,7 @@ fn detect_by_name(host: &Host) -> Option<DetectedPlatform> {
         let platform = Platform::from_name(&name)?;
         let entry = PlatformEntry::of_platform(platform)?;
         let evidence = PlatformEvidence::from_network(format!("kernel command line: {parameter}={name}"));
-        Some(entry.detected(evidence.at(Place::CommandLine)))
+        Some(entry.with_evidence(evidence.found_at(Place::CommandLine)))
     })
 }
 
@@ -190,10 +190,10 @@ impl PlatformEntry {
             Detect::Each(detect) => detect(host),
             Detect::One(detect) => detect(host).into_iter().collect(),
         };
-        evidence.into_iter().map(|evidence| self.detected(evidence)).collect()
+        evidence.into_iter().map(|evidence| self.with_evidence(evidence)).collect()
     }
 
-    fn detected(&self, evidence: PlatformEvidence) -> DetectedPlatform {
+    fn with_evidence(&self, evidence: PlatformEvidence) -> DetectedPlatform {
         let PlatformEvidence { text, needs_network, place } = evidence;
         DetectedPlatform { platform: self.platform, evidence: text, needs_network, place }
     }

@@ -16,7 +16,7 @@ pub const BOOT_RECORD: &str = "/run/catamaran/boot.json";
 const MAX_RECORD: u64 = 64 << 10;
 
 /// The device nodes of the disk, as the machine names them.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunningDisk {
     /// The whole disk, such as `/dev/vda`.
     pub disk: String,
@@ -36,7 +36,7 @@ impl RunningDisk {
 
     /// Whether a device is the disk or one of its partitions.
     #[must_use]
-    pub fn holds(&self, device: &str) -> bool {
+    pub fn holds_device(&self, device: &str) -> bool {
         let Some(rest) = device.strip_prefix(&self.disk) else { return false };
         // The kernel puts a `p` between a name that ends in a digit and the number.
         let number = if self.disk.ends_with(|end: char| end.is_ascii_digit()) {
@@ -60,13 +60,13 @@ mod tests {
     #[test]
     fn a_disk_holds_itself_and_its_partitions_and_no_other_disk() {
         for device in ["/dev/vda", "/dev/vda6", "/dev/vda12"] {
-            assert!(disk("/dev/vda").holds(device), "{device}");
+            assert!(disk("/dev/vda").holds_device(device), "{device}");
         }
         for device in ["/dev/vdaa", "/dev/vdaa1", "/dev/vdb1", "/dev/vd", "/dev/vda1x", ""] {
-            assert!(!disk("/dev/vda").holds(device), "{device}");
+            assert!(!disk("/dev/vda").holds_device(device), "{device}");
         }
-        assert!(disk("/dev/nvme0n1").holds("/dev/nvme0n1p6"));
-        assert!(!disk("/dev/nvme0n1").holds("/dev/nvme0n12"));
+        assert!(disk("/dev/nvme0n1").holds_device("/dev/nvme0n1p6"));
+        assert!(!disk("/dev/nvme0n1").holds_device("/dev/nvme0n12"));
     }
 
     #[test]

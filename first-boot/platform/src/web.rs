@@ -18,6 +18,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use jiff::Timestamp;
 use ureq::{Agent, config::Config, unversioned::transport::DefaultConnector};
 
 use self::{
@@ -45,7 +46,7 @@ const MAX_REFUSED_TOKENS: u32 = 3;
 const MAX_REDIRECTS: u32 = 5;
 
 /// How long to wait for what.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WebTiming {
     /// For a connection to one address.
     pub connect: Duration,
@@ -131,7 +132,7 @@ impl MetadataWeb {
     }
 
     /// The metadata service at any of `bases`, which end without a slash.
-    pub(crate) fn service(&self, bases: &[&str]) -> MetadataService<'_> {
+    pub(crate) fn metadata_service(&self, bases: &[&str]) -> MetadataService<'_> {
         let bases = self.instead.clone().unwrap_or_else(|| bases.iter().map(ToString::to_string).collect());
         MetadataService {
             web: self,
@@ -154,7 +155,7 @@ impl MetadataWeb {
     }
 
     fn service_at(&self, url: &str) -> MetadataService<'_> {
-        let mut service = self.service(&[]);
+        let mut service = self.metadata_service(&[]);
         service.bases = vec![url.to_owned()];
         service.client.redirects = MAX_REDIRECTS;
         service
@@ -214,7 +215,7 @@ impl MetadataService<'_> {
     }
 
     /// A metadata item; `None` when the service has none.
-    pub(crate) fn get(&self, path: &str) -> Result<Option<Vec<u8>>, WebError> {
+    pub(crate) fn get_item(&self, path: &str) -> Result<Option<Vec<u8>>, WebError> {
         self.get_bounded(path, MAX_METADATA)
     }
 
@@ -225,7 +226,7 @@ impl MetadataService<'_> {
 
     /// A metadata item that is one line of text; `None` when the service has none.
     pub(crate) fn get_text(&self, path: &str) -> Result<Option<String>, WebError> {
-        let text = self.get(path)?.map(|bytes| String::from_utf8_lossy(&bytes).trim().to_owned());
+        let text = self.get_item(path)?.map(|bytes| String::from_utf8_lossy(&bytes).trim().to_owned());
         Ok(text.filter(|text| !text.is_empty()))
     }
 
@@ -244,7 +245,7 @@ impl MetadataService<'_> {
     }
 
     fn get_bounded(&self, path: &str, limit: u64) -> Result<Option<Vec<u8>>, WebError> {
-        self.fetch_with_retries(&ServiceCall::get(path, limit))
+        self.fetch_with_retries(&ServiceCall::get_path(path, limit))
     }
 
     fn fetch_with_retries(&self, call: &ServiceCall) -> Result<Option<Vec<u8>>, WebError> {
@@ -335,10 +336,9 @@ impl MetadataService<'_> {
     }
 }
 
-/// Seconds since 1970.
-pub(crate) fn unix_time() -> u64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    since.map_or(0, |since| since.as_secs())
+/// Now; 1970 if the clock is before it.
+pub(crate) fn current_time() -> Timestamp {
+    Timestamp::try_from(SystemTime::now()).unwrap_or_default()
 }
 
 /// No proxy and no redirects: a metadata service is at its own address or nowhere.
@@ -356,25 +356,9 @@ fn client_config() -> Config {
         .build()
 }
 
-/// `url` without user, password and query.
-pub(crate) fn without_secrets(url: &str) -> String {
-    let url = url.split(['?', '#']).next().unwrap_or(url);
-    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
-    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-    let host = authority.rsplit('@').next().unwrap_or(authority);
-    format!("{scheme}://{host}{path}")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn addresses_in_messages_hold_no_secrets() {
-        assert_eq!(without_secrets("https://u:p@host:8080/a/b?token=x#y"), "https://host:8080/a/b");
-        assert_eq!(without_secrets("http://host?x"), "http://host");
-        assert_eq!(without_secrets("not a url"), "not a url");
-    }
 
     #[test]
     fn pauses_double_up_to_the_longest_and_are_never_alike() {

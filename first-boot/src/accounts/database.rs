@@ -11,6 +11,7 @@ use std::collections::HashSet;
 use std::ops::RangeInclusive;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use jiff::civil::Date;
 use user_data::plan::step::{GroupStep, UserStep};
 
 use super::lock::AccountLock;
@@ -48,8 +49,8 @@ pub(crate) struct AccountDatabase {
 // each of them locks, reads and rewrites the files.
 impl AccountDatabase {
     /// Reads them, under their lock.
-    pub(crate) fn open(root: &MachineRoot) -> Result<Self, StepError> {
-        let lock = AccountLock::acquire(root).map_err(|source| StepError::LockAccounts { source })?;
+    pub(crate) fn open_locked(root: &MachineRoot) -> Result<Self, StepError> {
+        let lock = AccountLock::acquire_lock(root).map_err(|source| StepError::LockAccounts { source })?;
         let (passwd, group) = (ColonTable::read(root, "/etc/passwd")?, ColonTable::read(root, "/etc/group")?);
         let (subuid, subgid) =
             (ColonTable::read(root, "/etc/subuid")?, ColonTable::read(root, "/etc/subgid")?);
@@ -312,22 +313,12 @@ fn shadow_today() -> String {
     if days == 0 { String::new() } else { days.to_string() }
 }
 
-/// Days from 1970 to a date like 2030-12-31.
-fn days_since_epoch(date: &str) -> Result<i64, EditError> {
+/// Days from 1970 to a date like 2030-12-31; shadow(5) has no words for one before.
+fn days_since_epoch(date: &str) -> Result<i32, EditError> {
     let no_day = || EditError::Date { date: date.to_owned() };
-    let numbers: Vec<i64> = date.split('-').filter_map(|part| part.parse().ok()).collect();
-    let [year, month, day] = numbers[..] else { return Err(no_day()) };
-    if !(1970..=9999).contains(&year) || !(1..=12).contains(&month) || !(1..=31).contains(&day) {
-        return Err(no_day());
-    }
-    // The year begins in March here, so that a leap day is its last.
-    // <https://howardhinnant.github.io/date_algorithms.html>, `days_from_civil`. A crate for dates would be
-    // needed for nothing else here.
-    let year = if month <= 2 { year - 1 } else { year };
-    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
-    let era = year / 400;
-    let year_of_era = year % 400;
-    Ok(era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719_468)
+    let day: Date = date.parse().map_err(|_| no_day())?;
+    let days = day.duration_since(Date::constant(1970, 1, 1)).as_hours() / 24;
+    i32::try_from(days).ok().filter(|days| *days >= 0).ok_or_else(no_day)
 }
 
 #[cfg(test)]

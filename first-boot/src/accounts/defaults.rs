@@ -13,7 +13,7 @@ use crate::root::MachineRoot;
 const FILE: &str = "/etc/login.defs";
 
 /// The settings.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct LoginDefaults {
     pub(super) uids: RangeInclusive<u32>,
     pub(super) gids: RangeInclusive<u32>,

@@ -29,7 +29,7 @@ pub(super) struct AccountLock {
 
 impl AccountLock {
     /// Waits for whoever holds it.
-    pub(super) fn acquire(root: &MachineRoot) -> io::Result<Self> {
+    pub(super) fn acquire_lock(root: &MachineRoot) -> io::Result<Self> {
         let file = OpenOptions::new()
             .create(true)
             .truncate(false)

@@ -40,7 +40,7 @@ pub(crate) fn authorize_keys(
     refuse_link(folder)?;
     // sshd_config(5), `StrictModes`: with a directory or file that others can write, sshd ignores all keys in
     // it.
-    let change = change.combine(files::make_directory(folder, owned_rights(&login, 0o700))?);
+    let change = change.combine_with(files::make_directory(folder, owned_rights(&login, 0o700))?);
     let known = known_keys(&path, &login)?;
     let mut text = known.clone();
     if !text.is_empty() && !text.ends_with('\n') {
@@ -51,7 +51,7 @@ pub(crate) fn authorize_keys(
         text.extend([key.as_str(), "\n"]);
     }
     // The run ends with a sync; until then a power cut means that it is done again.
-    Ok(change.combine(files::write(&path, text.as_bytes(), owned_rights(&login, 0o600))?))
+    Ok(change.combine_with(files::write(&path, text.as_bytes(), owned_rights(&login, 0o600))?))
 }
 
 /// Replaces the keys that the platform has for a user.
@@ -65,7 +65,7 @@ pub(crate) fn set_platform_keys(
     let change = files::write(&path, text.as_bytes(), FileRights::PUBLIC)?;
     // Who gets in by these alone wants a home, too.
     match accounts::find_user(host.root, user) {
-        Some(login) => Ok(change.combine(home::make_home(host.root, &login)?)),
+        Some(login) => Ok(change.combine_with(home::make_home(host.root, &login)?)),
         None => Ok(change),
     }
 }
@@ -87,7 +87,7 @@ pub(super) fn platform_keys(user: &str, host: &ApplyContext<'_>) -> PathBuf {
 /// Owner and mode of the file of a user's keys, if that is what lies at a path.
 pub(crate) fn key_rights(path: &Path, host: &ApplyContext<'_>) -> Option<FileRights> {
     let is_its_own = |login: &PasswdEntry| host.root.path_of(&login.home).join(KEYS) == path;
-    let (_, login) = accounts::all(host.root).into_iter().find(|(_, login)| is_its_own(login))?;
+    let (_, login) = accounts::all_users(host.root).into_iter().find(|(_, login)| is_its_own(login))?;
     Some(owned_rights(&login, 0o600))
 }
 
@@ -184,7 +184,7 @@ pub(crate) fn prepare_host_keys(keys: &HostKeys, host: &ApplyContext<'_>) -> Res
     let mut change = FileChange::None;
     // Before new ones are put there. Two machines with one host key could pose as each other.
     if keys.renew {
-        change = change.combine(remove_host_keys(host)?);
+        change = change.combine_with(remove_host_keys(host)?);
     }
     for (name, content) in &keys.given {
         // sshd_config(5), `HostKey`: sshd does not use a private key that others can read.
@@ -192,7 +192,7 @@ pub(crate) fn prepare_host_keys(keys: &HostKeys, host: &ApplyContext<'_>) -> Res
         let path = format!("{SSH_FOLDER}/{name}");
         snapshot::snapshot_file(&path, host);
         let rights = FileRights { uid: 0, gid: 0, mode };
-        change = change.combine(files::write_durably(
+        change = change.combine_with(files::write_durably(
             &host.root.path_of(&path),
             content.reveal().as_bytes(),
             rights,
@@ -200,7 +200,7 @@ pub(crate) fn prepare_host_keys(keys: &HostKeys, host: &ApplyContext<'_>) -> Res
     }
     let given = |kind: &str| keys.given.iter().any(|(name, _)| name.contains(&format!("_{kind}_")));
     for kind in keys.types.iter().filter(|kind| !given(kind)) {
-        change = change.combine(make_host_key(kind, host)?);
+        change = change.combine_with(make_host_key(kind, host)?);
     }
     Ok(change)
 }

@@ -13,12 +13,13 @@ use std::io::Read;
 use user_data::plan::PlannedStep;
 use user_data::plan::step::{GroupStep, Password, PlanStep, UserStep};
 
-use super::{ApplyContext, StepResult, closing};
+use super::{ApplyContext, closing};
 use crate::accounts::AccountDatabase;
 use crate::files::FileChange;
 use crate::home;
 use crate::programs::ProgramCall;
 use crate::step_error::StepError;
+use crate::step_result::StepResult;
 
 /// As long as nobody guesses.
 // cloud-init's length. Of 57 letters these are 116 bits.
@@ -90,7 +91,7 @@ fn record_edits(steps: &[&PlanStep], host: &ApplyContext<'_>) -> Vec<Option<Reco
             |step| concerned(step).then(|| RecordedEdit::complete_edit(Err(StepError::Said(said.clone()))));
         steps.iter().map(fate).collect()
     };
-    let mut database = match AccountDatabase::open(host.root) {
+    let mut database = match AccountDatabase::open_locked(host.root) {
         Ok(database) => database,
         Err(error) => return failed(&error),
     };
@@ -142,7 +143,7 @@ fn edit_group(group: &GroupStep, database: &mut AccountDatabase) -> EditResult {
         change = FileChange::Made;
     }
     for member in &group.members {
-        change = change.combine(change_from(database.add_to_group(member, &group.name)?));
+        change = change.combine_with(change_from(database.add_to_group(member, &group.name)?));
     }
     Ok(change)
 }
@@ -156,11 +157,11 @@ fn edit_user(user: &UserStep, database: &mut AccountDatabase) -> EditResult {
     // The others are told at the end: useradd makes no user at all if one group is missing, and so nobody
     // would get in.
     for group in user.groups.iter().filter(|group| database.find_group(group).is_some()).collect::<Vec<_>>() {
-        change = change.combine(change_from(database.add_to_group(&user.name, group)?));
+        change = change.combine_with(change_from(database.add_to_group(&user.name, group)?));
     }
     match &user.password {
         Some(Password::Hash(hash)) => {
-            change = change.combine(change_from(database.set_password(&user.name, hash.reveal())?));
+            change = change.combine_with(change_from(database.set_password(&user.name, hash.reveal())?));
         }
         // It is locked after it was set.
         Some(Password::Plain(_) | Password::Random) => return Ok(change),
@@ -168,14 +169,14 @@ fn edit_user(user: &UserStep, database: &mut AccountDatabase) -> EditResult {
     }
     // A new user has no password that could be locked.
     if let Some(lock) = user.lock.filter(|lock| !(is_new && *lock && user.password.is_none())) {
-        change = change.combine(change_from(database.set_lock(&user.name, lock)?));
+        change = change.combine_with(change_from(database.set_lock(&user.name, lock)?));
     }
     Ok(change)
 }
 
 fn edit_password(user: &str, hash: &str, expire: bool, database: &mut AccountDatabase) -> EditResult {
     let change = change_from(database.set_password(user, hash)?);
-    Ok(if expire { change.combine(change_from(database.expire_password(user)?)) } else { change })
+    Ok(if expire { change.combine_with(change_from(database.expire_password(user)?)) } else { change })
 }
 
 /// What is left to do once the user is in the files.
@@ -189,7 +190,7 @@ fn complete_step(step: &PlanStep, change: FileChange, host: &ApplyContext<'_>) -
             } else {
                 FileChange::None
             };
-            Ok(change.combine(set).combine(and))
+            Ok(change.combine_with(set).combine_with(and))
         }
         _ => Ok(change),
     }
@@ -203,9 +204,10 @@ fn complete_user(user: &UserStep, change: FileChange, host: &ApplyContext<'_>) -
         home::make_home(host.root, &login)?;
     }
     if let Some(password @ (Password::Plain(_) | Password::Random)) = &user.password {
-        change = change.combine(set_password(&user.name, password, host)?);
+        change = change.combine_with(set_password(&user.name, password, host)?);
         if let Some(lock) = user.lock {
-            change = change.combine(apply_edit(host, |database| Ok(database.set_lock(&user.name, lock)?))?);
+            change =
+                change.combine_with(apply_edit(host, |database| Ok(database.set_lock(&user.name, lock)?))?);
         }
     }
     missing_groups(user, host)?;
@@ -217,7 +219,7 @@ fn apply_edit(
     host: &ApplyContext<'_>,
     edit: impl Fn(&mut AccountDatabase) -> Result<bool, StepError>,
 ) -> EditResult {
-    let mut database = AccountDatabase::open(host.root)?;
+    let mut database = AccountDatabase::open_locked(host.root)?;
     let is_new = edit(&mut database)?;
     database.write()?;
     Ok(change_from(is_new))

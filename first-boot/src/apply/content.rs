@@ -5,10 +5,10 @@
 //!
 //! Documentation: `contents` and `verification` in <https://coreos.github.io/ignition/configuration-v3_6/>.
 
+use error_text::redacted_address;
 use sha2::{Digest, Sha256, Sha512};
-use user_data::address::redacted_address;
 use user_data::plan::step::{FetchRequest, FileContent};
-use user_data::room::unpack;
+use user_data::room::unpack_gzip;
 
 use super::ApplyContext;
 use crate::digits::to_hex;
@@ -34,7 +34,7 @@ fn fetch_content(fetch: &FetchRequest, host: &ApplyContext<'_>) -> Result<Vec<u8
     // Ignition's digest is that of the unpacked bytes: `verification` in
     // <https://coreos.github.io/ignition/specs/>.
     if fetch.gzip {
-        bytes = unpack(&bytes)
+        bytes = unpack_gzip(&bytes)
             .map_err(|flaw| StepError::Said(format!("what {} holds {flaw}", redacted_address(&fetch.url))))?;
     }
     if fetch.hash.as_ref().is_some_and(|hash| !digest_matches(hash, &bytes)) {

@@ -47,7 +47,7 @@ pub(crate) fn write_file(file: &FileStep, host: &ApplyContext<'_>) -> Result<Fil
     };
     check_allowed(protected::check_file(&real, &bytes), &file.path, &real)?;
     let rights = units::file_rights(&real, &bytes, rights, host);
-    if protected::concerns_access(&real) {
+    if protected::paths::concerns_access(&real) {
         snapshot::snapshot_file(&file.path, host);
         return files::write_durably(&path, &bytes, rights);
     }
@@ -84,7 +84,7 @@ fn append_once(path: &Path, addition: Vec<u8>, rights: FileRights) -> Result<Vec
 pub(crate) fn place_file(file: &PlacedFile, host: &ApplyContext<'_>) -> Result<FileChange, StepError> {
     let (path, real) = resolve_place(&file.path, host);
     claim_place(&file.path, &real, host)?;
-    let known = files::stat(&path);
+    let known = files::stat_path(&path);
     if known.is_some_and(|stat| !folder::is_regular(&stat)) && !file.overwrite {
         return Err(refuse_path(
             &file.path,
@@ -101,9 +101,9 @@ pub(crate) fn place_file(file: &PlacedFile, host: &ApplyContext<'_>) -> Result<F
     check_allowed(protected::check_file(&real, &bytes), &file.path, &real)?;
     let rights = units::file_rights(&real, &bytes, rights, host);
     if known.is_some_and(|stat| folder::is_directory(&stat)) {
-        files::remove(&path)?;
+        files::remove_path(&path)?;
     }
-    if protected::concerns_access(&real) {
+    if protected::paths::concerns_access(&real) {
         snapshot::snapshot_file(&file.path, host);
         return files::write_durably(&path, &bytes, rights);
     }
@@ -172,7 +172,7 @@ pub(crate) fn make_directory(
     let meant = DirectoryStep { path: real.clone(), ..directory.clone() };
     check_allowed(protected::check_step(&PlanStep::MakeDirectory(meant)), &directory.path, &real)?;
     claim_place(&directory.path, &real, host)?;
-    let known = files::stat(&path);
+    let known = files::stat_path(&path);
     if known.is_some_and(|stat| !folder::is_directory(&stat)) && !directory.overwrite {
         return Err(refuse_path(
             &directory.path,
@@ -182,7 +182,7 @@ pub(crate) fn make_directory(
     let kept = known.filter(|_| !directory.overwrite).map(|stat| folder::rights_of(&stat));
     let rights = kept_rights(&directory.owner, directory.mode, kept, DIRECTORY_MODE, host)?;
     if directory.overwrite {
-        files::remove(&path)?;
+        files::remove_path(&path)?;
     }
     files::make_parents(&path, rights)?;
     files::make_directory(&path, rights)
@@ -195,20 +195,20 @@ pub(crate) fn make_link(link: &LinkStep, host: &ApplyContext<'_>) -> Result<File
     check_allowed(protected::check_step(&PlanStep::MakeLink(meant)), &link.path, &real)?;
     claim_place(&link.path, &real, host)?;
     let target = link.hard.then(|| resolve_place(&link.target, host));
-    if let Some(instead) = target.as_ref().and_then(|(_, real)| protected::denied_path(real)) {
+    if let Some(instead) = target.as_ref().and_then(|(_, real)| protected::paths::denied_path(real)) {
         return Err(refuse_path(&link.target, &format!("is protected; {instead}")));
     }
     let is_right = match &target {
         Some((target, _)) => is_same_file(&path, target),
         None => fs::read_link(&path).is_ok_and(|known| known == Path::new(&link.target)),
     };
-    if !is_right && !link.overwrite && files::stat(&path).is_some() {
+    if !is_right && !link.overwrite && files::stat_path(&path).is_some() {
         return Err(refuse_path(&link.path, "is there already, and replacing it was not asked for"));
     }
     match target {
         Some(_) if is_right => Ok(FileChange::None),
         Some((target, _)) => {
-            files::remove(&path)?;
+            files::remove_path(&path)?;
             files::make_parents(&path, rights_for(&link.owner, DIRECTORY_MODE, host)?)?;
             files::hard_link(&path, &target)
         }
@@ -223,19 +223,19 @@ fn make_symlink(
     is_right: bool,
     host: &ApplyContext<'_>,
 ) -> Result<FileChange, StepError> {
-    let known = files::stat(path);
+    let known = files::stat_path(path);
     let kept = known.filter(|_| is_right).map(|stat| folder::rights_of(&stat));
     // symlink(7): a link's own mode is always this one.
     let rights = kept_rights(&link.owner, None, kept, 0o777, host)?;
     if known.is_some_and(|stat| folder::is_directory(&stat)) {
-        files::remove(path)?;
+        files::remove_path(path)?;
     }
     files::link_as(path, &link.target, rights)
 }
 
 /// Whether two paths name one file.
 fn is_same_file(one: &Path, other: &Path) -> bool {
-    let node = |path| files::stat(path).map(|stat| (stat.st_dev, stat.st_ino));
+    let node = |path| files::stat_path(path).map(|stat| (stat.st_dev, stat.st_ino));
     node(one).is_some_and(|known| node(other) == Some(known))
 }
 
@@ -255,7 +255,7 @@ fn resolve_place(path: &str, host: &ApplyContext<'_>) -> (PathBuf, String) {
 pub(super) fn allow_mount(path: &str, host: &ApplyContext<'_>) -> Result<(), StepError> {
     // The mount point itself may be a link too, which mount(8) follows.
     let real = host.root.real_path(&host.root.path_of(path)).unwrap_or_else(|| resolve_place(path, host).1);
-    check_allowed(protected::mounts::place(&real), path, &real)
+    check_allowed(protected::mounts::mount_objection(&real), path, &real)
 }
 
 /// What was planned was judged; here is judged what it leads to, and what was fetched or added to.

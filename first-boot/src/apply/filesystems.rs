@@ -34,7 +34,7 @@ pub(crate) fn make_filesystem(
     if filesystem.format == NO_FORMAT {
         return Ok(if filesystem.overwrite { FileChange::Made } else { FileChange::None });
     }
-    host.programs.run_program(&mkfs(filesystem))?;
+    host.programs.run_program(&mkfs_call(filesystem))?;
     Ok(FileChange::Made)
 }
 
@@ -66,8 +66,8 @@ fn is_reused(
         DeviceContent::Filesystem(known) => {
             let has = |tag, wanted: &Option<String>| -> Result<bool, StepError> {
                 let Some(wanted) = wanted else { return Ok(true) };
-                let found = signature(device, tag, host)?.unwrap_or_default();
-                Ok(comparable(&known, tag, &found) == comparable(&known, tag, wanted))
+                let found = blkid_tag(device, tag, host)?.unwrap_or_default();
+                Ok(comparable_tag(&known, tag, &found) == comparable_tag(&known, tag, wanted))
             };
             // mke2fs(8) and mkswap(8) take `random`, `time` and `clear` in the place of a UUID. There is
             // nothing to compare then.
@@ -83,7 +83,7 @@ fn is_reused(
 }
 
 /// A label or UUID as blkid and mkfs both could write it.
-fn comparable(format: &str, tag: &str, text: &str) -> String {
+fn comparable_tag(format: &str, tag: &str, text: &str) -> String {
     match (format, tag) {
         // blkid puts a hyphen into the 32 bits that FAT has for a UUID.
         ("vfat", "UUID") => text.replace('-', "").to_ascii_lowercase(),
@@ -95,7 +95,7 @@ fn comparable(format: &str, tag: &str, text: &str) -> String {
 }
 
 /// The program that makes a file system. Each takes its label and UUID in its own way.
-fn mkfs(filesystem: &FilesystemStep) -> ProgramCall {
+fn mkfs_call(filesystem: &FilesystemStep) -> ProgramCall {
     let uuid = filesystem.uuid.as_ref();
     // Each was run by hand: mkfs.xfs takes `-m uuid=`, and mkfs.fat a number without its hyphen. The force is
     // needed since they ask or refuse otherwise, and there is nobody to answer. What is on the device was
@@ -120,7 +120,7 @@ fn mkfs(filesystem: &FilesystemStep) -> ProgramCall {
 }
 
 /// What a device holds.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum DeviceContent {
     /// A file system, or another thing that fills the device.
     Filesystem(String),
@@ -134,10 +134,10 @@ pub(super) enum DeviceContent {
 
 /// What blkid finds on a device.
 pub(super) fn probe_device(device: &str, host: &ApplyContext<'_>) -> Result<DeviceContent, StepError> {
-    match signature(device, "TYPE", host) {
+    match blkid_tag(device, "TYPE", host) {
         Ok(Some(kind)) => Ok(DeviceContent::Filesystem(kind)),
         Ok(None) => {
-            Ok(signature(device, "PTTYPE", host)?.map_or(DeviceContent::Nothing, DeviceContent::Table))
+            Ok(blkid_tag(device, "PTTYPE", host)?.map_or(DeviceContent::Nothing, DeviceContent::Table))
         }
         Err(StepError::Run(RunError::Failed { code: Some(AMBIVALENT), .. })) => Ok(DeviceContent::Several),
         Err(error) => Err(error),
@@ -152,7 +152,7 @@ pub(super) fn ambiguous_error(device: &str) -> StepError {
 }
 
 /// What blkid finds on a device; nothing is no error.
-fn signature(device: &str, tag: &str, host: &ApplyContext<'_>) -> Result<Option<String>, StepError> {
+fn blkid_tag(device: &str, tag: &str, host: &ApplyContext<'_>) -> Result<Option<String>, StepError> {
     // `-p` reads the device itself. Without it blkid answers from a cache, which may be older than the last
     // mkfs.
     let call = ProgramCall::new("blkid", ["-p", "-o", "value", "-s", tag, device]);
@@ -189,7 +189,7 @@ mod tests {
                 options: vec!["-O".to_owned(), "x".to_owned()],
             };
 
-            assert_eq!(mkfs(&filesystem).to_string(), call);
+            assert_eq!(mkfs_call(&filesystem).to_string(), call);
         }
     }
 }

@@ -73,7 +73,7 @@ pub(crate) fn check_lockout(host: &ApplyContext<'_>) -> Result<FileChange, StepE
         before.iter().map(|one| FileSnapshot::take_snapshot(one.path.clone())).collect();
     // All of them first, then one by one: it tells which file it was, and the others stay as they were asked
     // for.
-    before.iter().rev().try_for_each(FileSnapshot::restore)?;
+    before.iter().rev().try_for_each(FileSnapshot::restore_file)?;
     if before.is_empty() || way_in(host).is_err() {
         // It was so before this run, too, so that nothing can be told of each file.
         let taken = before.iter().map(|one| (one.path.clone(), complaint.clone()));
@@ -81,9 +81,9 @@ pub(crate) fn check_lockout(host: &ApplyContext<'_>) -> Result<FileChange, StepE
     }
     let mut taken = Vec::new();
     for (before, after) in before.iter().zip(&after) {
-        after.restore()?;
+        after.restore_file()?;
         if let Err(complaint) = check_usable(before, host).and_then(|()| way_in(host)) {
-            before.restore()?;
+            before.restore_file()?;
             taken.push((before.path.clone(), complaint));
         }
     }
@@ -154,7 +154,7 @@ fn ask_sshd(arguments: &[&str], host: &ApplyContext<'_>) -> Result<String, Strin
 /// sshd takes keys only from a file of their user in a home that others cannot write, and a file of root's
 /// that all others may not read is as good as none.
 fn settle_keys(written: &[FileSnapshot], host: &ApplyContext<'_>) {
-    for (name, login) in accounts::all(host.root) {
+    for (name, login) in accounts::all_users(host.root) {
         let keys = host.root.path_of(&login.home).join(KEYS);
         if written.iter().any(|one| one.path == keys) {
             // If it cannot be done, the file is as its author asked for.

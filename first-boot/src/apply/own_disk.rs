@@ -16,7 +16,7 @@ pub(super) fn refuse_own_disk(device: &str, host: &ApplyContext<'_>) -> Result<(
     // By what the initramfs recorded. Labels were tried: with a copy of the disk attached they lead to either
     // of the two.
     let running = RunningDisk::read(&host.root.path_of(BOOT_RECORD));
-    if running.is_some_and(|running| running.holds(&wanted)) {
+    if running.is_some_and(|running| running.holds_device(&wanted)) {
         return Err(StepError::Said(format!("{device} is the disk that this machine runs from")));
     }
     Ok(())

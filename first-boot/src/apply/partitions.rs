@@ -21,7 +21,7 @@ use layout::Flaw;
 use table::Table;
 
 /// Brings a disk's table to what is asked for.
-pub(crate) fn edit(wanted: &Partitions, host: &ApplyContext<'_>) -> Result<FileChange, StepError> {
+pub(crate) fn edit_table(wanted: &Partitions, host: &ApplyContext<'_>) -> Result<FileChange, StepError> {
     let device = &wanted.device;
     own_disk::refuse_own_disk(device, host)?;
     if wanted.wipe_table {
@@ -46,7 +46,7 @@ pub(crate) fn edit(wanted: &Partitions, host: &ApplyContext<'_>) -> Result<FileC
             return Err(StepError::Path { path: device.clone(), reason });
         }
     };
-    let after = layout::edited(&before, wanted).map_err(|flaw| refusal(device, &flaw))?;
+    let after = layout::edit_table(&before, wanted).map_err(|flaw| refusal_error(device, &flaw))?;
     if after == before {
         return Ok(FileChange::None);
     }
@@ -59,7 +59,7 @@ pub(crate) fn edit(wanted: &Partitions, host: &ApplyContext<'_>) -> Result<FileC
 fn write_anew(wanted: &Partitions, host: &ApplyContext<'_>) -> Result<FileChange, StepError> {
     let device = &wanted.device;
     let new = Table::new(storage::disk_sectors(device, host)?, storage::sector_size(device, host));
-    let after = layout::edited(&new, wanted).map_err(|flaw| refusal(device, &flaw))?;
+    let after = layout::edit_table(&new, wanted).map_err(|flaw| refusal_error(device, &flaw))?;
     if after.entries.is_empty() {
         // An empty table would be in the way of a file system on the whole disk.
         filesystems::wipe_device(device, host)?;
@@ -78,11 +78,11 @@ fn read(device: &str, host: &ApplyContext<'_>) -> Result<Table, StepError> {
 fn write(device: &str, table: &Table, wipe: &str, host: &ApplyContext<'_>) -> Result<FileChange, StepError> {
     // Said each time: sfdisk(8) wipes by itself only when somebody sits at its terminal.
     let call = ProgramCall::new("sfdisk", ["--quiet", "--wipe", wipe, device]);
-    host.programs.run_program(&call.with_input(table.script()))?;
+    host.programs.run_program(&call.with_input(table.sfdisk_script()))?;
     host.programs.run_program(&ProgramCall::new("udevadm", ["settle", "--timeout=10"]))?;
     Ok(FileChange::Made)
 }
 
-fn refusal(device: &str, flaw: &Flaw) -> StepError {
+fn refusal_error(device: &str, flaw: &Flaw) -> StepError {
     StepError::Path { path: device.to_owned(), reason: flaw.to_string() }
 }

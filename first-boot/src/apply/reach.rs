@@ -10,7 +10,7 @@ use std::net::{IpAddr, SocketAddr};
 use super::key_files::PLATFORM_KEYS;
 
 /// Somebody who may get in.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct LoginCandidate {
     pub(super) name: String,
     pub(super) home: String,
@@ -31,7 +31,7 @@ impl LoginCandidate {
 }
 
 /// What sshd says, line by line.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct SshdSettings<'a>(pub(super) &'a str);
 
 impl<'a> SshdSettings<'a> {

@@ -11,14 +11,14 @@ use crate::folder::Held;
 use crate::step_error::StepError;
 
 /// A file as it was before this run wrote it.
-#[derive(Clone, Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct FileSnapshot {
     pub(super) path: PathBuf,
     held: Known,
 }
 
 /// What was at a path.
-#[derive(Clone, Debug)]
+#[derive(Debug, Clone)]
 enum Known {
     File(Held),
     Nothing,
@@ -45,10 +45,10 @@ impl FileSnapshot {
         }
     }
 
-    pub(super) fn restore(&self) -> Result<(), StepError> {
+    pub(super) fn restore_file(&self) -> Result<(), StepError> {
         match &self.held {
             Known::File(held) => files::write_durably(&self.path, &held.content, held.rights).map(drop),
-            Known::Nothing => files::remove(&self.path),
+            Known::Nothing => files::remove_path(&self.path),
             Known::Unread => Ok(()),
         }
     }

@@ -173,7 +173,7 @@ pub(crate) fn make_swap(
 fn refuse_users_folder(path: &Path) -> Result<(), StepError> {
     let parent = path.parent().unwrap_or(path);
     let folder =
-        Folder::open(parent).map_err(|source| StepError::Read { path: parent.to_owned(), source })?;
+        Folder::open_path(parent).map_err(|source| StepError::Read { path: parent.to_owned(), source })?;
     if folder.holder() == Holder::Root {
         return Ok(());
     }

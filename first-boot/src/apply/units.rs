@@ -13,10 +13,11 @@ use user_data::plan::PlannedStep;
 use user_data::plan::step::{PlanStep, UnitVerb};
 use user_data::systemd::{UnitClass, classify_unit};
 
-use super::{ApplyContext, StepResult};
+use super::ApplyContext;
 use crate::accounts;
 use crate::files::{self, FileChange, FileRights};
 use crate::step_error::StepError;
+use crate::step_result::StepResult;
 use crate::systemd::UnitRequest;
 
 const NETWORKD: &str = "systemd-networkd.service";

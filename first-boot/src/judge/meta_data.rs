@@ -42,7 +42,7 @@ const KEYS: [&str; 22] = [
 const IDENTITIES: [&str; 2] = ["instance_id", "uuid"];
 
 /// Judges the text of one such file.
-pub(super) fn judge(text: &str, part: u16, found: &mut Diagnostics) {
+pub(super) fn judge_text(text: &str, part: u16, found: &mut Diagnostics) {
     let start = SourceMark::start_of(part);
     let Some(document) = yaml::parse_yaml(text, part, found) else { return };
     let Value::Mapping(entries) = &document.value else {
@@ -101,7 +101,7 @@ fn judge_keys(key: &str, value: &Node, found: &mut Diagnostics) {
         Value::Sequence(items) => items.iter().for_each(|item| judge_keys(key, item, found)),
         Value::Scalar(scalar) if !value.is_null() => {
             for flaw in ssh_key::key_lines(&scalar.text).filter_map(|line| ssh_key::check_key(line).err()) {
-                let message = format!("this key {}; it is left out", flaw.words());
+                let message = format!("this key {}; it is left out", flaw.flaw_words());
                 found.push(Diagnostic::error(DiagnosticCode::BadValue, value.at, message).with_key(key));
             }
         }

@@ -16,26 +16,13 @@ use platform::disk::ConfigVolume;
 use user_data::network;
 use user_data::payload::{self, PayloadKind};
 
+use super::seed::{OpenFile, Role, Seed, SeedFile};
+
 /// More than any cloud hands over.
 const MOST: u64 = 64 << 20;
 
-/// What a file is for.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Role {
-    /// By its name and content.
-    Guessed,
-    /// Facts of the instance.
-    MetaData,
-    /// A network configuration.
-    NetworkConfig,
-    /// The owner's word.
-    UserData,
-    /// The platform operator's word.
-    VendorData,
-}
-
 /// Something to judge.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Document {
     /// A file, a folder or an image; standard input for `-`.
     pub path: PathBuf,
@@ -47,14 +34,6 @@ impl From<PathBuf> for Document {
     fn from(path: PathBuf) -> Self {
         Self { path, role: Role::Guessed }
     }
-}
-
-/// A file that was read.
-#[derive(Debug)]
-pub(super) struct SeedFile {
-    pub(super) name: String,
-    pub(super) role: Role,
-    pub(super) bytes: Vec<u8>,
 }
 
 /// Where seeds have their files, and what each is for. The first folder that has any is used.
@@ -80,27 +59,28 @@ const NOCLOUD: [(&str, Role); 4] = [
 ];
 
 /// The files of a path.
-pub(super) fn read(document: &Document) -> io::Result<Vec<SeedFile>> {
+pub(super) fn read(document: &Document) -> io::Result<Seed> {
     let path = &document.path;
     if path.is_dir() {
-        return seed(path, |name| match File::open(path.join(name)) {
+        return read_seed(path, &mut |name| match File::open(path.join(name)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            file => bounded(file?).map(Some),
+            file => read_bounded(file?).map(Some),
         });
     }
     // A pipe gives its bytes once, and to whoever opens it first.
     let is_image =
         std::fs::metadata(path).is_ok_and(|meta| meta.is_file() || meta.file_type().is_block_device());
     let file = if is_image { File::open(path).ok() } else { None };
-    if let Some(mut volume) = file.and_then(ConfigVolume::open) {
-        return seed(path, |name| volume.read(name, MOST));
+    if let Some(mut volume) = file.and_then(ConfigVolume::open_volume) {
+        return read_seed(path, &mut |name| volume.read(name, MOST));
     }
-    let bytes = if path.as_os_str() == "-" { bounded(io::stdin())? } else { bounded(File::open(path)?)? };
-    let role = if document.role == Role::Guessed { guess(path, &bytes) } else { document.role };
-    Ok(vec![SeedFile { name: path.display().to_string(), role, bytes }])
+    let bytes =
+        if path.as_os_str() == "-" { read_bounded(io::stdin())? } else { read_bounded(File::open(path)?)? };
+    let role = if document.role == Role::Guessed { guess_role(path, &bytes) } else { document.role };
+    Ok(Seed::from_file(SeedFile { name: path.display().to_string(), role, bytes }))
 }
 
-fn bounded(file: impl Read) -> io::Result<Vec<u8>> {
+fn read_bounded(file: impl Read) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     file.take(MOST + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > MOST {
@@ -109,17 +89,22 @@ fn bounded(file: impl Read) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn seed(path: &Path, mut open: impl FnMut(&str) -> io::Result<Option<Vec<u8>>>) -> io::Result<Vec<SeedFile>> {
+fn read_seed(path: &Path, open: OpenFile<'_>) -> io::Result<Seed> {
     for (folder, names) in SEEDS {
-        let mut files = Vec::new();
+        let mut seed = Seed::default();
         for (name, role) in names {
             let name = format!("{folder}{name}");
             if let Some(bytes) = open(&name)? {
-                files.push(SeedFile { name: path.join(name).display().to_string(), role, bytes });
+                seed.files.push(SeedFile { name: path.join(name).display().to_string(), role, bytes });
             }
         }
-        if !files.is_empty() {
-            return Ok(files);
+        if !seed.files.is_empty() {
+            if names == NOCLOUD {
+                seed.add_old_network();
+            } else {
+                seed.add_drive_contents(path, open);
+            }
+            return Ok(seed);
         }
     }
     Err(io::Error::other(
@@ -128,7 +113,7 @@ fn seed(path: &Path, mut open: impl FnMut(&str) -> io::Result<Option<Vec<u8>>>) 
 }
 
 /// What lies beside user-data has no first line that would say what it is; but people put one there.
-fn guess(path: &Path, bytes: &[u8]) -> Role {
+fn guess_role(path: &Path, bytes: &[u8]) -> Role {
     let name = path.file_name().unwrap_or_default().to_string_lossy().replace('_', "-").to_ascii_lowercase();
     let kind = payload::detect_kind(bytes);
     match name.as_str() {

@@ -20,7 +20,7 @@ fn chosen(before: &str, switch: Switch, machine: &str, words: &str) -> String {
     let offers: Vec<Source> = words.split_whitespace().map(offer).collect();
     let known =
         Circumstances { remembered: remembered.as_ref(), is_settled: true, machine: Some(machine), switch };
-    let Choice { asked, refused } = choose(&offers, known);
+    let Choice { asked, refused } = choose_source(&offers, known);
     let word = |number: usize| words.split_whitespace().nth(number).unwrap_or_default().to_owned();
     let refused: Vec<String> = refused.into_iter().map(word).collect();
     format!("{} | {}", asked.map_or_else(|| "kept".to_owned(), word), refused.join(" "))
@@ -98,7 +98,7 @@ fn a_machine_without_a_name_is_the_one_that_it_was() {
         switch: Switch::Once,
     };
 
-    assert_eq!(choose(&[offer("nocloud:b")], known), Choice { asked: None, refused: vec![0] });
+    assert_eq!(choose_source(&[offer("nocloud:b")], known), Choice { asked: None, refused: vec![0] });
 }
 
 #[test]
@@ -114,7 +114,7 @@ fn what_is_remembered_is_read_back() {
 #[test]
 fn switches_have_words() {
     for switch in Switch::ALL {
-        assert_eq!(Switch::from_word(switch.word()), Some(switch));
+        assert_eq!(Switch::from_word(switch.switch_word()), Some(switch));
     }
     assert_eq!(Switch::from_word("Locked"), None);
 }

@@ -75,7 +75,7 @@ pub(super) fn call(serial: u32, method: &str, body: &MessageBody) -> Vec<u8> {
 }
 
 /// What came from the other side.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum BusAnswer {
     Done { to: u32 },
     Other,
@@ -127,7 +127,7 @@ fn parse_fields(message: &[u8], fields_end: usize, body_start: usize) -> Option<
     match message[1] {
         RETURN => Some(BusAnswer::Done { to: to? }),
         ERROR => {
-            let said = if signature.starts_with('s') { text(message, body_start) } else { None };
+            let said = if signature.starts_with('s') { message_text(message, body_start) } else { None };
             let complaint = said.unwrap_or_else(|| "it did not say why".to_owned());
             Some(BusAnswer::Refused { to: to?, complaint })
         }
@@ -140,7 +140,7 @@ fn read_u32(message: &[u8], at: usize) -> Option<u32> {
     bytes.try_into().ok().map(u32::from_le_bytes)
 }
 
-fn text(message: &[u8], at: usize) -> Option<String> {
+fn message_text(message: &[u8], at: usize) -> Option<String> {
     let start = at.checked_add(4)?;
     let bytes = message.get(start..start.checked_add(read_u32(message, at)? as usize)?)?;
     Some(String::from_utf8_lossy(bytes).into_owned())

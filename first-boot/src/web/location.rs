@@ -7,16 +7,16 @@ use user_data::address;
 use super::Answer;
 
 /// The address that an answer leads to; `None` if it leads nowhere that can be asked.
-pub(super) fn of(answer: &Answer, asked: &str) -> Option<String> {
+pub(super) fn redirect_address(answer: &Answer, asked: &str) -> Option<String> {
     if !matches!(answer.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
         return None;
     }
     let location = answer.headers().get("location")?.to_str().ok()?;
-    joined(asked, location.trim()).filter(|address| address::is_web(address))
+    join_address(asked, location.trim()).filter(|address| address::is_web(address))
 }
 
 /// An address seen from another one.
-fn joined(base: &str, location: &str) -> Option<String> {
+fn join_address(base: &str, location: &str) -> Option<String> {
     if location.contains("://") {
         return Some(location.to_owned());
     }
@@ -37,7 +37,7 @@ fn joined(base: &str, location: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::joined;
+    use super::join_address;
 
     #[test]
     fn relative_addresses_are_seen_from_the_one_that_was_asked() {
@@ -49,8 +49,8 @@ mod tests {
             ("x/y", "https://h:8443/a/x/y"),
             ("?y", "https://h:8443/a/b?y"),
         ] {
-            assert_eq!(joined(base, location).as_deref(), Some(address), "{location}");
+            assert_eq!(join_address(base, location).as_deref(), Some(address), "{location}");
         }
-        assert_eq!(joined("http://h", "x").as_deref(), Some("http://h/x"));
+        assert_eq!(join_address("http://h", "x").as_deref(), Some("http://h/x"));
     }
 }

@@ -52,7 +52,7 @@ runcmd: [echo hello]
 "
     ));
 
-    assert_eq!(outcome.verdict(), Verdict::Ok, "{}", outcome.journal_text());
+    assert_eq!(outcome.run_verdict(), Verdict::Ok, "{}", outcome.journal_text());
     assert_eq!(bench.read("/etc/hostname"), "web1\n");
     assert_eq!(bench.read("/home/core/.ssh/authorized_keys"), format!("{KEY} me\n"));
     assert_eq!(bench.mode("/home/core/.ssh"), 0o700);
@@ -110,7 +110,7 @@ runcmd: [echo hello]
     let outcome = bench.apply(&document);
 
     assert_eq!(bench.snapshot(), once);
-    assert_eq!(outcome.verdict(), Verdict::Ok, "{}", outcome.journal_text());
+    assert_eq!(outcome.run_verdict(), Verdict::Ok, "{}", outcome.journal_text());
 }
 
 #[test]
@@ -131,7 +131,7 @@ coreos: {units: [{name: a.service, content: x, command: start}]}
 
     let failed: Vec<_> = statuses(&outcome).into_iter().filter(|(_, status)| status == "failed").collect();
     assert_eq!(failed.len(), 3, "{failed:?}");
-    assert_eq!(outcome.verdict(), Verdict::Degraded);
+    assert_eq!(outcome.run_verdict(), Verdict::Degraded);
     assert_eq!(bench.read("/etc/good"), "x");
     assert!(bench.read("/etc/passwd").contains("ada"));
     assert!(bench.called("start a.service"));
@@ -191,7 +191,7 @@ mounts: [[vdb1, /srv/data, ext4, noatime], [tmpfs, /srv/with blank, tmpfs]]
 ",
     );
 
-    assert_eq!(outcome.verdict(), Verdict::Ok, "{}", outcome.journal_text());
+    assert_eq!(outcome.run_verdict(), Verdict::Ok, "{}", outcome.journal_text());
     assert!(bench.called("sfdisk --quiet --wipe always /dev/vdb"));
     assert!(bench.called("mkfs.ext4 -F -q -L data -m 0 /dev/vdb1"));
     assert!(bench.called("manager: reload all units, start srv-data.mount, "));
@@ -305,7 +305,7 @@ write_files:
     assert_eq!(bench.read("/etc/ssh/sshd_config"), "Port 22\n");
     assert!(!bench.machine.root.path_of("/etc/ssh/sshd_config.d/1.conf").exists());
     assert_eq!(bench.read("/etc/motd"), "hi");
-    assert_eq!(outcome.verdict(), Verdict::Degraded);
+    assert_eq!(outcome.run_verdict(), Verdict::Degraded);
     assert!(outcome.journal_text().contains("sshd would not start"), "{}", outcome.journal_text());
 }
 
@@ -349,7 +349,7 @@ fn a_broken_document_still_lets_its_owner_in() {
         "#cloud-config\nhostname: web1\nwrite_files:\n\t- broken\nssh_authorized_keys:\n  - {KEY} me\n"
     ));
 
-    assert_eq!(outcome.verdict(), Verdict::Failed);
+    assert_eq!(outcome.run_verdict(), Verdict::Failed);
     assert_eq!(bench.read("/home/core/.ssh/authorized_keys"), format!("{KEY} me\n"));
     assert_eq!(bench.read("/etc/hostname"), "web1\n");
 }
@@ -396,7 +396,7 @@ coreos: {{fleet: {{etcd_password: {secret}}}}}
     ));
     let calls = bench.calls().join("\n");
 
-    assert_eq!(outcome.verdict(), Verdict::Ok, "{}", outcome.journal_text());
+    assert_eq!(outcome.run_verdict(), Verdict::Ok, "{}", outcome.journal_text());
     assert!(calls.contains("chpasswd"));
     assert_eq!(bench.mode("/run/systemd/system/fleet.service.d/20-cloudinit.conf"), 0o600);
     assert_eq!(bench.mode("/var/lib/catamaran/first-boot/scripts/runcmd"), 0o700);
@@ -439,7 +439,7 @@ fn a_file_that_is_there_keeps_what_was_not_given_anew() {
 
         let outcome = bench.apply(&format!("#cloud-config\nwrite_files: [{{path: /srv/secret, {keys}}}]\n"));
 
-        assert_eq!(outcome.verdict(), Verdict::Ok, "{}", outcome.journal_text());
+        assert_eq!(outcome.run_verdict(), Verdict::Ok, "{}", outcome.journal_text());
         assert_eq!(bench.read("/srv/secret"), text, "{keys}");
         assert_eq!((bench.mode("/srv/secret"), bench.owner("/srv/secret")), (mode, owner), "{keys}");
     }
@@ -515,7 +515,7 @@ fn an_environment_keeps_its_rights_until_it_holds_a_password() {
         for _ in 0..2 {
             let outcome = bench.apply(&format!("#cloud-config\ncoreos: {{{update}}}\n"));
 
-            assert_eq!(outcome.verdict(), Verdict::Ok, "{}", outcome.journal_text());
+            assert_eq!(outcome.run_verdict(), Verdict::Ok, "{}", outcome.journal_text());
             let rights = (bench.mode("/etc/coreos/update.conf"), bench.owner("/etc/coreos/update.conf"));
             assert_eq!(rights, (mode, (owner, owner)), "{known:?} {update}");
         }

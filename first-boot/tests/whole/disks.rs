@@ -92,7 +92,7 @@ fn a_disk_gets_its_partitions_and_file_systems_once() {
 
     let outcome = bench.apply(DOCUMENT);
 
-    assert_eq!(outcome.verdict(), Verdict::Ok, "{}", outcome.journal_text());
+    assert_eq!(outcome.run_verdict(), Verdict::Ok, "{}", outcome.journal_text());
     let divided = table(&bench);
     assert!(divided.contains("label: gpt"), "{divided}");
     // A quarter of 64 MiB of swap, and what is left of Linux.
@@ -105,7 +105,7 @@ fn a_disk_gets_its_partitions_and_file_systems_once() {
 
     let again = bench.apply(DOCUMENT);
 
-    assert_eq!(again.verdict(), Verdict::Ok, "{}", again.journal_text());
+    assert_eq!(again.run_verdict(), Verdict::Ok, "{}", again.journal_text());
     assert_eq!((table(&bench), signature(&bench, "/dev/vdb2")), uuids, "what is there is left alone");
 }
 
@@ -157,12 +157,12 @@ fn a_file_system_is_wiped_when_that_is_asked_for_and_only_then() {
     }
     let bench = machine();
     let made = bench.apply(&ignition_filesystem(r#""format": "ext4", "label": "OLD""#));
-    assert_eq!(made.verdict(), Verdict::Ok, "{}", made.journal_text());
+    assert_eq!(made.run_verdict(), Verdict::Ok, "{}", made.journal_text());
     let old = signature(&bench, "/dev/vdb1");
 
     let again = bench.apply(&ignition_filesystem(r#""format": "ext4", "label": "OLD""#));
     assert_eq!(
-        (again.verdict(), signature(&bench, "/dev/vdb1")),
+        (again.run_verdict(), signature(&bench, "/dev/vdb1")),
         (Verdict::Ok, old.clone()),
         "{}",
         again.journal_text()
@@ -212,7 +212,7 @@ fn each_file_system_gets_its_uuid_in_its_own_way() {
 
         let outcome = bench.apply(&document);
 
-        assert_eq!(outcome.verdict(), Verdict::Ok, "{format}: {}", outcome.journal_text());
+        assert_eq!(outcome.run_verdict(), Verdict::Ok, "{format}: {}", outcome.journal_text());
         let made = signature(&bench, "/dev/vdb1");
         assert!(made.contains(shown), "{format}: {made}");
         let again = bench.apply(&document);
@@ -262,7 +262,7 @@ fn a_partition_more_is_added_to_a_table_that_is_there() {
     let bench = machine();
     let first = r#"{"number": 1, "label": "there-already", "sizeMiB": 8}"#;
     let made = bench.apply(&ignition_disk(&format!(r#""wipeTable": true, "partitions": [{first}]"#)));
-    assert_eq!(made.verdict(), Verdict::Ok, "{}", made.journal_text());
+    assert_eq!(made.run_verdict(), Verdict::Ok, "{}", made.journal_text());
     let before = table(&bench);
     let line = |text: &str, name: &str| text.lines().find(|line| line.contains(name)).map(str::to_owned);
     let both =
@@ -270,7 +270,7 @@ fn a_partition_more_is_added_to_a_table_that_is_there() {
 
     let added = bench.apply(&both);
 
-    assert_eq!(added.verdict(), Verdict::Ok, "{}", added.journal_text());
+    assert_eq!(added.run_verdict(), Verdict::Ok, "{}", added.journal_text());
     let after = table(&bench);
     assert_eq!(line(&after, "there-already"), line(&before, "there-already"), "{after}");
     assert!(line(&after, "\"new\"").is_some_and(|line| line.contains("size=       16384")), "{after}");
@@ -300,7 +300,7 @@ fn every_part_of_a_partition_is_as_it_was_asked_for() {
             {"number": 1, "label": "rest"}]"#,
     ));
 
-    assert_eq!(outcome.verdict(), Verdict::Ok, "{}", outcome.journal_text());
+    assert_eq!(outcome.run_verdict(), Verdict::Ok, "{}", outcome.journal_text());
     let json = printed("/usr/sbin/sfdisk", &["--json"], &bench.machine.root.path_of("/dev/vdb"));
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
     let partitions = json["partitiontable"]["partitions"].as_array().unwrap();

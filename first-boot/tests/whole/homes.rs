@@ -17,7 +17,7 @@ const HASH: &str = "root:$y$j9T$TOPSECRETROOTHASH:19000:0:99999:7:::\n";
 const SOON: Duration = Duration::from_mins(1);
 
 /// Who asks for the files: each format has steps of its own for them.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Format {
     CloudConfig,
     Ignition,
@@ -68,7 +68,7 @@ impl Attack {
     fn begin(format: Format) -> Self {
         let bench = Bench::new();
         let outcome = bench.apply(&document(format));
-        assert_eq!(outcome.verdict(), Verdict::Ok, "{}", outcome.journal_text());
+        assert_eq!(outcome.run_verdict(), Verdict::Ok, "{}", outcome.journal_text());
         let shadow = bench.read("/etc/shadow");
         fs::write(bench.machine.root.path_of("/etc/shadow"), format!("{HASH}{shadow}")).unwrap();
         fs::set_permissions(bench.machine.root.path_of("/etc/shadow"), fs::Permissions::from_mode(0o640))
@@ -124,7 +124,7 @@ impl Attack {
     /// As [`Attack::run`], and it is said what was wrong.
     fn is_refused(&self, because: &str) {
         let outcome = self.run();
-        assert_eq!(outcome.verdict(), Verdict::Degraded, "{because}: {}", outcome.journal_text());
+        assert_eq!(outcome.run_verdict(), Verdict::Degraded, "{because}: {}", outcome.journal_text());
         assert!(outcome.journal_text().contains(because), "{because}: {}", outcome.journal_text());
     }
 }
@@ -165,7 +165,7 @@ fn what_is_overwritten_is_the_link_and_not_what_it_leads_to() {
         let outcome = attack.run();
 
         let is_replaced = path == "/home/ada/.notes";
-        assert_eq!(outcome.verdict() == Verdict::Ok, is_replaced, "{path}: {}", outcome.journal_text());
+        assert_eq!(outcome.run_verdict() == Verdict::Ok, is_replaced, "{path}: {}", outcome.journal_text());
         assert_eq!(fs::symlink_metadata(attack.path(path)).unwrap().is_symlink(), !is_replaced, "{path}");
     }
 }
@@ -346,7 +346,7 @@ fn links_of_roots_own_are_followed_as_ever() {
 
     let outcome = bench.apply(&document(CloudConfig));
 
-    assert_eq!(outcome.verdict(), Verdict::Ok, "{}", outcome.journal_text());
+    assert_eq!(outcome.run_verdict(), Verdict::Ok, "{}", outcome.journal_text());
     assert_eq!(bench.read("/var/home/ada/.ssh/authorized_keys"), format!("{KEY} ada\n"));
     assert_eq!(bench.read("/var/home/ada/.notes"), "hello");
 }
@@ -366,7 +366,7 @@ write_files:
 
     for _ in 0..2 {
         let outcome = attack.bench.apply(document);
-        assert_eq!(outcome.verdict(), Verdict::Ok, "{}", outcome.journal_text());
+        assert_eq!(outcome.run_verdict(), Verdict::Ok, "{}", outcome.journal_text());
     }
 
     assert_eq!(attack.bench.owner("/home/ada/a/b/two"), (attack.uid, attack.uid));

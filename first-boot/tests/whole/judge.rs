@@ -153,6 +153,55 @@ fn an_image_with_a_seed_is_judged_as_a_whole() {
 }
 
 #[test]
+fn a_drive_is_judged_with_what_its_facts_refer_to() {
+    let folder = tempfile::tempdir().unwrap();
+    let drive = folder.path();
+    for (name, content) in [
+        (
+            "openstack/latest/meta_data.json",
+            r#"{"uuid": "i", "network_config": {"content_path": "/content/0000"}, "files": [
+                {"path": "/etc/site/motto", "content_path": "/content/0001"},
+                {"path": "/etc/site/gone", "content_path": "/content/0002"}]}"#,
+        ),
+        ("openstack/latest/vendor_data.json", r##"{"cloud-init": "#cloud-config\nhostname: vendor\n"}"##),
+        (
+            "openstack/content/0000",
+            "auto eth0\niface eth0 inet static\n  address 192.0.2.10/24\n  gatewy 192.0.2.1\n",
+        ),
+        ("openstack/content/0001", "slow\n"),
+    ] {
+        fs::create_dir_all(drive.join(name).parent().unwrap()).unwrap();
+        fs::write(drive.join(name), content).unwrap();
+    }
+
+    let planned = plan_file(drive, PlanDetail::Full).text;
+
+    for expected in [
+        "| Address=192.0.2.10/24",
+        "write /etc/site/motto",
+        "set host name vendor",
+        "the machine would not get file /etc/site/gone",
+        "meta_data.json network_config:4:3",
+    ] {
+        assert!(planned.contains(expected), "{expected}: {planned}");
+    }
+}
+
+#[test]
+fn debians_network_inside_meta_data_is_judged_as_the_machine_reads_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let facts = "instance-id: i\nnetwork-interfaces: |\n  iface eth0 inet static\n  address 192.0.2.10/24\n";
+    fs::write(folder.path().join("meta-data"), facts).unwrap();
+    let address = "| Address=192.0.2.10/24";
+
+    assert!(plan_file(folder.path(), PlanDetail::Full).text.contains(address));
+    // A file for it goes before.
+    fs::write(folder.path().join("network-config"), "version: 2\nethernets: {eth1: {dhcp4: true}}\n")
+        .unwrap();
+    assert!(!plan_file(folder.path(), PlanDetail::Full).text.contains(address));
+}
+
+#[test]
 fn json_has_one_entry_a_path_as_before() {
     let folder = tempfile::tempdir().unwrap();
     seed(folder.path());

@@ -9,12 +9,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use error_text::redacted_address;
 use first_boot::{
     MachineAccess, MachineRoot, ManagerError, ProgramCall, ProgramRunner, RealPrograms, RunError, RunOptions,
     RunOutcome, UnitManager, UnitRequest, WebClient, WebError, apply_file, await_logins, run_first_boot,
 };
 use tempfile::TempDir;
-use user_data::address::redacted_address;
 use user_data::plan::step::Timeouts;
 use user_data::secret::Secret;
 
@@ -41,7 +41,7 @@ static MADE: AtomicU32 = AtomicU32::new(0);
 type Notes = Arc<Mutex<Vec<String>>>;
 
 /// What sshd says of its files.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Sshd {
     Complains,
     /// It is the host's own program, told where the files are.

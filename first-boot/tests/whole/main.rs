@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::disallowed_methods, clippy::print_stderr, reason = "this is a test")]
 
 mod apply;
+mod cases;
 mod disks;
 mod homes;
 mod judge;

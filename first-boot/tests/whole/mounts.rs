@@ -20,7 +20,7 @@ fn no_link_leads_a_mount_over_the_way_in() {
             "#cloud-config\nssh_authorized_keys: [{KEY}]\nmounts: [[tmpfs, {link}, tmpfs, nofail], [tmpfs, /srv/data, tmpfs, nofail]]\n"
         ));
 
-        assert_eq!(outcome.verdict(), Verdict::Degraded, "{link}");
+        assert_eq!(outcome.run_verdict(), Verdict::Degraded, "{link}");
         assert!(outcome.journal_text().contains("leads to a protected place"), "{}", outcome.journal_text());
         let fstab = bench.read("/etc/fstab");
         assert!(!fstab.contains(link) && fstab.contains("/srv/data"), "{fstab}");

@@ -43,14 +43,14 @@ fn put(bench: &Bench, path: &str, text: &str, mode: u32, owner: u32) -> PathBuf 
 
 fn fails(outcome: &RunOutcome, why: &str) {
     assert!(
-        outcome.verdict() != Verdict::Ok && outcome.journal_text().contains(why),
+        outcome.run_verdict() != Verdict::Ok && outcome.journal_text().contains(why),
         "{why}: {}",
         outcome.journal_text()
     );
 }
 
 fn succeeds(outcome: &RunOutcome) {
-    assert_eq!(outcome.verdict(), Verdict::Ok, "{}", outcome.journal_text());
+    assert_eq!(outcome.run_verdict(), Verdict::Ok, "{}", outcome.journal_text());
 }
 
 #[test]

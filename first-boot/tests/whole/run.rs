@@ -22,14 +22,14 @@ coreos:
 fn the_second_boot_changes_nothing_but_what_is_for_each_boot() {
     let bench = Bench::seeded("i-1", DOCUMENT);
     let first = bench.boot(ONCE);
-    assert_eq!(first.verdict(), Verdict::Ok, "{}", first.journal_text());
+    assert_eq!(first.run_verdict(), Verdict::Ok, "{}", first.journal_text());
     assert!(bench.called("catamaran-user-runcmd"));
     fs::write(bench.machine.root.path_of("/etc/a"), "changed by a person").unwrap();
     fs::remove_dir_all(bench.machine.root.path_of("/run/systemd")).unwrap();
 
     let second = bench.boot(ONCE);
 
-    assert_eq!(second.verdict(), Verdict::Ok, "{}", second.journal_text());
+    assert_eq!(second.run_verdict(), Verdict::Ok, "{}", second.journal_text());
     assert_eq!(bench.read("/etc/a"), "changed by a person");
     assert!(!bench.called("catamaran-user-runcmd"));
     assert!(bench.called("catamaran-user-bootcmd") && bench.called("start etcd2.service"));
@@ -45,7 +45,7 @@ fn the_network_comes_up_before_anything_else_and_at_each_boot() {
 
     let first = bench.boot(ONCE);
 
-    assert_eq!(first.verdict(), Verdict::Ok, "{}", first.journal_text());
+    assert_eq!(first.run_verdict(), Verdict::Ok, "{}", first.journal_text());
     let calls = bench.calls();
     let place = |words: &str| calls.iter().position(|call| call.contains(words)).unwrap();
     assert!(place("restart systemd-networkd") < place("ssh-keygen"));
@@ -56,6 +56,28 @@ fn the_network_comes_up_before_anything_else_and_at_each_boot() {
 
     assert_eq!(second.to_json()["items"][0]["status"], "done", "{}", second.journal_text());
     assert!(!bench.called("systemd-networkd"), "what runs is left alone when nothing changed");
+}
+
+#[test]
+fn findings_and_steps_of_the_network_keep_their_places_beside_user_data() {
+    let bench = Bench::seeded("i-1", "#cloud-config\nusers: [ada]\nno_such_key: 1\n");
+    let config = "version: 2\nethernets:\n  eth0: {addresses: [10.0.0.5/24]}\n  eth1: {no-such-option: 1}\n";
+    fs::write(bench.machine.root.path_of("/var/lib/cloud/seed/nocloud/network-config"), config).unwrap();
+
+    let json = bench.boot(ONCE).to_json();
+
+    let places = |list: &str| -> Vec<(String, u64)> {
+        let place = |one: &serde_json::Value| Some((one["file"].as_str()?.to_owned(), one["line"].as_u64()?));
+        json[list].as_array().unwrap().iter().filter_map(place).collect()
+    };
+    assert_eq!(places("diagnostics"), [("network-config".to_owned(), 4), ("user-data".to_owned(), 3)]);
+    let items = places("items");
+    assert!(
+        items.contains(&("network-config".to_owned(), 3)) && items.contains(&("user-data".to_owned(), 2))
+    );
+    let steps = json["items"].as_array().unwrap();
+    let restarts = steps.iter().filter(|item| item["what"].as_str().unwrap().contains("networkd"));
+    assert_eq!(restarts.count(), 1, "the network is in the result once: {steps:#?}");
 }
 
 #[test]
@@ -100,7 +122,7 @@ fn a_clone_is_configured_again_and_gets_its_own_host_keys() {
 
     let outcome = bench.boot(ONCE);
 
-    assert_eq!(outcome.verdict(), Verdict::Ok, "{}", outcome.journal_text());
+    assert_eq!(outcome.run_verdict(), Verdict::Ok, "{}", outcome.journal_text());
     assert_eq!(bench.read("/etc/a"), "second");
     assert_ne!(bench.read("/etc/ssh/ssh_host_ed25519_key"), before);
     assert_eq!(bench.read("/var/lib/catamaran/first-boot/instance-id"), "i-2\n");
@@ -127,7 +149,7 @@ fn a_seed_that_is_gone_leaves_what_it_said() {
 
     let outcome = bench.boot(ONCE);
 
-    assert_eq!(outcome.verdict(), Verdict::Ok, "{}", outcome.journal_text());
+    assert_eq!(outcome.run_verdict(), Verdict::Ok, "{}", outcome.journal_text());
     assert!(bench.read("/run/systemd/system/etcd2.service.d/20-cloudinit.conf").contains("ETCD_NAME=one"));
     assert!(!bench.called("catamaran-user-runcmd"));
 }
@@ -139,7 +161,7 @@ fn a_machine_that_nobody_tells_anything_gets_its_host_keys() {
 
     let outcome = bench.boot(ONCE);
 
-    assert_eq!(outcome.verdict(), Verdict::Ok, "{}", outcome.journal_text());
+    assert_eq!(outcome.run_verdict(), Verdict::Ok, "{}", outcome.journal_text());
     assert!(bench.called("ssh-keygen"));
 }
 
@@ -154,7 +176,7 @@ fn the_platforms_keys_are_there_whatever_user_data_is() {
 
         let outcome = bench.boot(ONCE);
 
-        assert_ne!(outcome.verdict(), Verdict::Ok, "{user_data:?}");
+        assert_ne!(outcome.run_verdict(), Verdict::Ok, "{user_data:?}");
         assert_eq!(bench.read("/run/catamaran/keys/core"), format!("{KEY} owner\n"), "{user_data:?}");
     }
 }
@@ -231,13 +253,13 @@ fn a_template_keeps_the_names_of_the_first_boot() {
     let early = "/var/lib/catamaran/first-boot/scripts/bootcmd";
     fs::write(&meta_data, names("r-1")).unwrap();
     let first = bench.boot(ONCE);
-    assert_eq!(first.verdict(), Verdict::Ok, "{}", first.journal_text());
+    assert_eq!(first.run_verdict(), Verdict::Ok, "{}", first.journal_text());
     assert_eq!(bench.read("/etc/join"), "site://7 web");
     assert!(bench.read(early).contains("echo r-1"));
 
     fs::write(&meta_data, names("$(evil)")).unwrap();
     let second = bench.boot(ONCE);
 
-    assert_eq!(second.verdict(), Verdict::Ok, "{}", second.journal_text());
+    assert_eq!(second.run_verdict(), Verdict::Ok, "{}", second.journal_text());
     assert!(bench.read(early).contains("echo r-1"));
 }

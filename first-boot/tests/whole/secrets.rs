@@ -105,7 +105,7 @@ fn every_secret_of_a_document_stays_one() {
 
     let outcome = bench.boot(BOOT);
 
-    assert_ne!(outcome.verdict(), Verdict::Failed, "{}", outcome.journal_text());
+    assert_ne!(outcome.run_verdict(), Verdict::Failed, "{}", outcome.journal_text());
     for said in [outcome.journal_text(), outcome.to_json().to_string(), bench.calls().join("\n")] {
         assert!(!said.contains("SEKRIT"), "{said}");
     }
@@ -135,6 +135,6 @@ fn a_secret_that_became_a_key_or_a_reference_is_not_repeated() {
         assert!(!outcome.journal_text().contains("SEKRIT"), "{}", outcome.journal_text());
         assert!(!outcome.to_json().to_string().contains("SEKRIT"), "{:#}", outcome.to_json());
         assert_eq!(leaks(&bench), [""; 0], "{document}");
-        assert_ne!(outcome.verdict(), Verdict::Ok, "{document}");
+        assert_ne!(outcome.run_verdict(), Verdict::Ok, "{document}");
     }
 }

@@ -67,7 +67,7 @@ fn resists(bench: &Bench) -> bool {
     assert!(!bench.called("catamaran-user-"), "{:#?}", bench.calls());
     assert!(!bench.machine.root.path_of("/etc/evil").exists());
     assert_eq!(
-        outcome.verdict(),
+        outcome.run_verdict(),
         Verdict::Ok,
         "a stray volume must not make a good slot look bad: {}",
         outcome.journal_text()
@@ -97,7 +97,7 @@ fn a_stray_volume_does_not_configure_a_machine_in_service() {
         &[("seed/user-data", GOOD), ("seed/meta-data", "instance-id: esp-1\n")],
         "DEVTYPE=partition\nPARTNAME=ESP\n",
     );
-    assert_eq!(bench.boot(BOOT).verdict(), Verdict::Ok);
+    assert_eq!(bench.boot(BOOT).run_verdict(), Verdict::Ok);
     assert_eq!(bench.read("/etc/a"), "good");
 
     // By another name, and by the same, which can be guessed.
@@ -168,7 +168,7 @@ fn a_copy_in_another_machine_is_another_instance() {
 
     let outcome = bench.boot(BOOT);
 
-    assert_eq!(outcome.verdict(), Verdict::Ok, "{}", outcome.journal_text());
+    assert_eq!(outcome.run_verdict(), Verdict::Ok, "{}", outcome.journal_text());
     assert_eq!(bench.read("/etc/a"), "copy");
     assert_ne!(bench.read("/etc/ssh/ssh_host_ed25519_key"), before);
     // It has settled there.
@@ -184,20 +184,20 @@ fn a_cloud_that_the_firmware_names_goes_before_a_label() {
     let place = platform::Host::at_directory(&bench.machine.root.path_of("/"));
 
     let offers: Vec<String> =
-        platform::offers(&place, None).iter().map(|one| one.platform.to_string()).collect();
+        platform::detect_platforms(&place, None).iter().map(|one| one.platform.to_string()).collect();
 
     assert_eq!(offers, ["gce", "nocloud"]);
     firmware(&bench, "product_name", "OpenStack Nova");
     attach(&bench, "sr0", "CONFIG-2", &[("openstack/latest/meta_data.json", "{}")], "DEVTYPE=disk\n");
     let place = platform::Host::at_directory(&bench.machine.root.path_of("/"));
     let offers: Vec<String> =
-        platform::offers(&place, None).iter().map(|one| one.platform.to_string()).collect();
+        platform::detect_platforms(&place, None).iter().map(|one| one.platform.to_string()).collect();
     assert_eq!(offers, ["config-drive", "openstack", "nocloud"]);
     // A person names it.
     fs::create_dir_all(bench.machine.root.path_of("/proc")).unwrap();
     fs::write(bench.machine.root.path_of("/proc/cmdline"), "ro ds=nocloud\n").unwrap();
     let place = platform::Host::at_directory(&bench.machine.root.path_of("/"));
-    assert_eq!(platform::offers(&place, None)[0].platform.to_string(), "nocloud");
+    assert_eq!(platform::detect_platforms(&place, None)[0].platform.to_string(), "nocloud");
 }
 
 #[test]
@@ -218,7 +218,7 @@ fn the_switch_allows_and_forbids() {
     let outcome = bench.boot(BOOT);
 
     assert_eq!(
-        (outcome.verdict(), bench.read("/etc/a").as_str()),
+        (outcome.run_verdict(), bench.read("/etc/a").as_str()),
         (Verdict::Ok, "second"),
         "{}",
         outcome.journal_text()

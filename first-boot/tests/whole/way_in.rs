@@ -70,7 +70,7 @@ fn each_file_that_keeps_the_owner_out_is_taken_back() {
         let outcome = apply(&bench, &[(name, content)]);
 
         assert!(!is_there(&bench, name), "{name}: {}", outcome.journal_text());
-        assert_eq!(outcome.verdict(), Verdict::Degraded, "{name}");
+        assert_eq!(outcome.run_verdict(), Verdict::Degraded, "{name}");
         let json = outcome.to_json();
         let mut items = json["items"].as_array().unwrap().iter();
         let item = items.find(|item| item["key"] == "write_files[0]").unwrap();
@@ -111,7 +111,7 @@ write_files: [{path: /etc/ssh/ssh_host_ecdsa_key, content: no key, permissions: 
 
     assert_eq!(bench.read("/etc/ssh/ssh_host_ecdsa_key"), before, "{}", outcome.journal_text());
     assert_eq!(bench.mode("/etc/ssh/ssh_host_ecdsa_key"), 0o600);
-    assert_eq!(outcome.verdict(), Verdict::Degraded);
+    assert_eq!(outcome.run_verdict(), Verdict::Degraded);
 }
 
 #[test]
@@ -124,7 +124,7 @@ fn harmless_settings_are_no_reason_to_complain() {
 
         let outcome = apply(&bench, &[(name, content)]);
 
-        assert_eq!(outcome.verdict(), Verdict::Ok, "{name}: {}", outcome.journal_text());
+        assert_eq!(outcome.run_verdict(), Verdict::Ok, "{name}: {}", outcome.journal_text());
         assert!(is_there(&bench, name));
     }
 }
@@ -147,8 +147,8 @@ write_files: [{{path: /etc/ssh/sshd_config.d/1.conf, content: AllowUsers ada}}]
     let owner = bench.apply(&people("sudo"));
     let guest = Bench::with_sshd(Sshd::Real).apply(&people("docker"));
 
-    assert_eq!(owner.verdict(), Verdict::Ok, "{}", owner.journal_text());
-    assert_eq!(guest.verdict(), Verdict::Degraded, "who cannot become root is no owner");
+    assert_eq!(owner.run_verdict(), Verdict::Ok, "{}", owner.journal_text());
+    assert_eq!(guest.run_verdict(), Verdict::Degraded, "who cannot become root is no owner");
 }
 
 #[test]
@@ -161,7 +161,7 @@ write_files: [{{path: /home/core/.ssh/authorized_keys, content: \"{KEY}\\n\", pe
 "
     ));
 
-    assert_eq!(outcome.verdict(), Verdict::Ok, "{}", outcome.journal_text());
+    assert_eq!(outcome.run_verdict(), Verdict::Ok, "{}", outcome.journal_text());
     assert_eq!(bench.mode("/home/core/.ssh/authorized_keys"), 0o600);
     assert_eq!(bench.mode("/home/core/.ssh"), 0o700);
     if is_root() {
@@ -183,7 +183,7 @@ fn the_last_key_is_not_written_over() {
     );
 
     assert!(bench.read("/home/core/.ssh/authorized_keys").contains(KEY), "{}", outcome.journal_text());
-    assert_eq!(outcome.verdict(), Verdict::Degraded);
+    assert_eq!(outcome.run_verdict(), Verdict::Degraded);
     assert!(outcome.journal_text().contains("there were keys in it"), "{}", outcome.journal_text());
 }
 
@@ -210,7 +210,7 @@ write_files:
     let left: Vec<_> = fs::read_dir(&units).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(left, ["web.service"], "{}", outcome.journal_text());
     assert!(!ssh.join("sshd_not_to_be_run").exists());
-    assert_eq!(outcome.verdict(), Verdict::Degraded);
+    assert_eq!(outcome.run_verdict(), Verdict::Degraded);
 }
 
 #[test]

@@ -15,7 +15,7 @@ use user_data::room::DecompressionBudget;
 /// A payload in containers, whose references lead to the payload itself.
 pub(crate) fn container(bytes: &[u8]) {
     let mut fetch = |_: &FetchRequest| Ok(bytes.to_vec());
-    let parts = container::open("x", bytes, FetchPolicy { include: true, fetch: Some(&mut fetch) });
+    let parts = container::open_payload("x", bytes, FetchPolicy { include: true, fetch: Some(&mut fetch) });
     assert!(parts.len() <= container::MOST_PARTS + 1);
     assert!(
         parts.iter().map(|part| part.content.len()).sum::<usize>() <= bytes.len() + 2 * container::MOST_BYTES
@@ -39,7 +39,8 @@ pub(crate) fn ignition(bytes: &[u8]) {
 /// A configuration whose references lead to itself: every place is one of the sources.
 fn merged(bytes: &[u8]) {
     let mut fetch = |_: &FetchRequest| Ok(bytes.to_vec());
-    let user = container::open("config.ign", bytes, FetchPolicy { include: false, fetch: Some(&mut fetch) });
+    let user =
+        container::open_payload("config.ign", bytes, FetchPolicy { include: false, fetch: Some(&mut fetch) });
     let reading = reading::read(&UserDataInput { user, ..UserDataInput::default() }, &PlanFacts::default());
     for diagnostic in reading.found.list() {
         assert!(
@@ -76,7 +77,7 @@ fn is_setting(line: &str) {
 
 /// User-data of any kind, from its containers to the printed plan.
 pub(crate) fn reading(bytes: &[u8]) {
-    let user = container::open("user-data", bytes, FetchPolicy::none());
+    let user = container::open_payload("user-data", bytes, FetchPolicy::none());
     let reading = reading::read(&UserDataInput { user, ..UserDataInput::default() }, &PlanFacts::default());
     print(&reading.plan, &reading.found, &reading.sources);
 }

@@ -1,7 +1,6 @@
 //! Web addresses, as far as they can be judged without asking anyone.
 //!
-//! Documentation: RFC 3986, section 3, for the parts of an address, and section 7.5 for what is sensitive in
-//! them.
+//! Documentation: RFC 3986, section 3, for the parts of an address.
 
 /// Whether a text is an http or https address with a host.
 #[must_use]
@@ -24,27 +23,9 @@ pub fn has_password(text: &str) -> bool {
     text.split("://").skip(1).any(holds)
 }
 
-/// An address without what may be secret in it: user, password, query and fragment.
-#[must_use]
-pub fn redacted_address(address: &str) -> String {
-    // Signed addresses of object stores have their secret in the query.
-    let plain = address.split(['?', '#']).next().unwrap_or_default();
-    let Some((scheme, rest)) = plain.split_once("://") else { return plain.to_owned() };
-    let (host, path) =
-        rest.split_once('/').map_or((rest, String::new()), |(host, path)| (host, format!("/{path}")));
-    let host = host.rsplit('@').next().unwrap_or_default();
-    format!("{scheme}://{host}{path}")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn secrets_in_an_address_are_not_shown() {
-        assert_eq!(redacted_address("https://me:pw@example.org/a?token=x"), "https://example.org/a");
-        assert_eq!(redacted_address("http://example.org"), "http://example.org");
-    }
 
     #[test]
     fn a_password_in_an_address_is_seen() {

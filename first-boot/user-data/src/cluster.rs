@@ -18,11 +18,13 @@ pub const DEFINITION: &str = "/etc/catamaran/cluster.json";
 /// How many machines may vote. An even number tolerates no more losses than the odd one below it, and
 /// etcd's own FAQ advises against more than seven.
 pub const SIZES: [u8; 4] = [1, 3, 5, 7];
+/// Says that a domain's SRV records are meant, not its addresses.
+const SRV_PREFIX: &str = "srv:";
 /// Long enough for a host name, short enough for a common name in a certificate (RFC 5280, ub-common-name).
 const LONGEST_NAME: usize = 48;
 
 /// A cluster as its members know it before they know each other.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClusterDefinition {
     /// Tells clusters of one secret apart.
     pub name: String,
@@ -35,7 +37,7 @@ pub struct ClusterDefinition {
 }
 
 /// How machines of one cluster find each other.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FindMethod {
     /// These machines: the first ones vote.
     Addresses(Vec<IpAddr>),
@@ -47,10 +49,12 @@ pub enum FindMethod {
     Lan,
     /// The addresses of a DNS name.
     Name(String),
+    /// The hosts of a domain's SRV records, as etcd's `--discovery-srv` finds them; or a whole name of such records.
+    Service(String),
 }
 
 /// Why words do not say where to find the others.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FindFlaw {
     /// Fewer addresses than voters.
     Few {
@@ -76,7 +80,7 @@ impl FindMethod {
             .map(|(index, word)| Self::of_word(word).ok_or(FindFlaw::Unknown { index }))
             .collect();
         let methods = methods?;
-        let addresses: Vec<IpAddr> = methods.iter().flat_map(Self::addresses).copied().collect();
+        let addresses: Vec<IpAddr> = methods.iter().flat_map(Self::static_addresses).copied().collect();
         match &methods[..] {
             [] => Ok(Self::Alone),
             _ if addresses.len() == methods.len() => match addresses.len() {
@@ -90,12 +94,14 @@ impl FindMethod {
 
     /// The words that [`Self::read`] reads.
     #[must_use]
-    pub fn words(&self) -> Vec<String> {
+    pub fn method_words(&self) -> Vec<String> {
         match self {
             Self::Addresses(addresses) => addresses.iter().map(ToString::to_string).collect(),
             Self::Alone => Vec::new(),
             Self::Discovery(word) | Self::Name(word) => vec![word.clone()],
             Self::Lan => vec!["lan".to_owned()],
+            Self::Service(name) if name.starts_with('_') => vec![name.clone()],
+            Self::Service(domain) => vec![format!("{SRV_PREFIX}{domain}")],
         }
     }
 
@@ -110,10 +116,16 @@ impl FindMethod {
         if address::is_web(word) {
             return Some(Self::Discovery(word.trim_end_matches('/').to_owned()));
         }
+        if let Some(domain) = word.strip_prefix(SRV_PREFIX) {
+            return is_host_name(domain).then(|| Self::Service(domain.to_owned()));
+        }
+        if is_service_name(word) {
+            return Some(Self::Service(word.to_owned()));
+        }
         is_host_name(word).then(|| Self::Name(word.to_owned()))
     }
 
-    fn addresses(&self) -> &[IpAddr] {
+    fn static_addresses(&self) -> &[IpAddr] {
         if let Self::Addresses(addresses) = self { addresses } else { &[] }
     }
 }
@@ -121,10 +133,10 @@ impl FindMethod {
 impl ClusterDefinition {
     /// The text of [`DEFINITION`].
     #[must_use]
-    pub fn text(&self) -> String {
+    pub fn definition_text(&self) -> String {
         let Self { name, size, secret, find } = self;
         let value = json!({
-            "format": 1, "name": name, "size": size, "secret": secret.reveal(), "find": find.words(),
+            "format": 1, "name": name, "size": size, "secret": secret.reveal(), "find": find.method_words(),
         });
         format!("{value:#}\n")
     }
@@ -156,6 +168,13 @@ fn is_host_name(name: &str) -> bool {
     // A name of digits and dots was meant as an address.
     let is_number = name.chars().all(|c| c.is_ascii_digit() || c == '.');
     name.len() <= 253 && !is_number && name.trim_end_matches('.').split('.').all(is_label)
+}
+
+/// `_etcd-server-ssl._tcp.example.org` (RFC 2782).
+fn is_service_name(name: &str) -> bool {
+    let service = |part: Option<&str>| part.and_then(|part| part.strip_prefix('_')).is_some_and(is_label);
+    let mut parts = name.splitn(3, '.');
+    service(parts.next()) && service(parts.next()) && parts.next().is_some_and(is_host_name)
 }
 
 fn is_label(label: &str) -> bool {
@@ -190,6 +209,9 @@ mod tests {
             read(&["https://discovery.example.org/3445fa/"], 3),
             Ok(FindMethod::Discovery("https://discovery.example.org/3445fa".to_owned()))
         );
+        assert_eq!(read(&["srv:example.org"], 3), Ok(FindMethod::Service("example.org".to_owned())));
+        let records = "_etcd-server._tcp.example.org";
+        assert_eq!(read(&[records], 3), Ok(FindMethod::Service(records.to_owned())));
     }
 
     #[test]
@@ -197,14 +219,31 @@ mod tests {
         assert_eq!(read(&["lan", "etcd.example.org"], 3), Err(FindFlaw::Mixed));
         assert_eq!(read(&["10.0.0.1", "lan"], 1), Err(FindFlaw::Mixed));
         assert_eq!(read(&["10.0.0.1", "10.0.0.2"], 3), Err(FindFlaw::Few { given: 2 }));
-        for word in ["127.0.0.1", "0.0.0.0", "224.0.0.1", "10.0.0.256", "a b", "", "-a", "ftp://a/"] {
+        for word in [
+            "127.0.0.1",
+            "0.0.0.0",
+            "224.0.0.1",
+            "10.0.0.256",
+            "a b",
+            "",
+            "-a",
+            "ftp://a/",
+            "srv:",
+            "_tcp.example.org",
+            "_a._b",
+        ] {
             assert_eq!(read(&[word], 1), Err(FindFlaw::Unknown { index: 0 }), "{word}");
         }
     }
 
     #[test]
     fn the_file_reads_back_as_what_was_written_and_debug_hides_the_secret() {
-        for words in [&["lan"][..], &["10.0.0.1", "10.0.0.2", "10.0.0.3"], &["https://d.example.org/x"]] {
+        for words in [
+            &["lan"][..],
+            &["10.0.0.1", "10.0.0.2", "10.0.0.3"],
+            &["https://d.example.org/x"],
+            &["srv:example.org"],
+        ] {
             let definition = ClusterDefinition {
                 name: "harbour".to_owned(),
                 size: 3,
@@ -212,7 +251,7 @@ mod tests {
                 find: read(words, 3).unwrap(),
             };
 
-            assert_eq!(ClusterDefinition::parse(&definition.text()), Some(definition.clone()));
+            assert_eq!(ClusterDefinition::parse(&definition.definition_text()), Some(definition.clone()));
             assert!(!format!("{definition:?}").contains(definition.secret.reveal()));
         }
         assert_eq!(ClusterDefinition::parse("{}"), None);

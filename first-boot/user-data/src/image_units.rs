@@ -13,13 +13,15 @@ use crate::plan::step::{PlanStep, UnitVerb};
 use crate::systemd::mount_unit;
 
 /// Services, sockets, timers and paths besides systemd's own, which begin with its name.
-const UNITS: [&str; 53] = [
+const UNITS: [&str; 56] = [
     "afterburn.service",
     "autovt@.service",
     "capsule@.service",
     "catamaran-boot-complete.service",
     "catamaran-boot-settled.service",
     "catamaran-boot-settled.timer",
+    "catamaran-cluster-care.service",
+    "catamaran-cluster-care.timer",
     "catamaran-cluster.service",
     "catamaran-first-boot.service",
     "catamaran-host-keys.service",
@@ -51,6 +53,7 @@ const UNITS: [&str; 53] = [
     "kmod-static-nodes.service",
     "kmod.service",
     "ldconfig.service",
+    "locksmithd.service",
     "modprobe@.service",
     "procps.service",
     "quotaon-root.service",
@@ -70,7 +73,7 @@ const UNITS: [&str; 53] = [
 ];
 
 /// What does the work of units that people know from elsewhere.
-const INSTEAD: [(&str, &str); 18] = [
+const INSTEAD: [(&str, &str); 17] = [
     ("NetworkManager", "networkd configures the network"),
     ("chrony", "systemd-timesyncd.service keeps the time"),
     ("chronyd", "systemd-timesyncd.service keeps the time"),
@@ -80,7 +83,6 @@ const INSTEAD: [(&str, &str); 18] = [
     ("firewalld", "bring the program, and load its rules from a unit"),
     ("flanneld", "bring the program, and write its unit; `coreos.flannel` makes its options"),
     ("fleetd", "it is called fleet.service, as CoreOS had it"),
-    ("locksmithd", "bring the program, and write its unit; `coreos.locksmith` makes its options"),
     ("networking", "networkd configures the network"),
     ("ntp", "systemd-timesyncd.service keeps the time"),
     ("ntpd", "systemd-timesyncd.service keeps the time"),
@@ -92,7 +94,7 @@ const INSTEAD: [(&str, &str); 18] = [
 ];
 
 /// Warns of each unit that is to run, is not in the image, and that nothing of the plan makes.
-pub fn warn(plan: &FirstBootPlan, found: &mut Diagnostics) {
+pub fn warn_missing_units(plan: &FirstBootPlan, found: &mut Diagnostics) {
     let made: HashSet<String> = plan.steps.iter().flat_map(|planned| made_by(&planned.step)).collect();
     let mut seen = HashSet::new();
     for planned in &plan.steps {
@@ -104,7 +106,8 @@ pub fn warn(plan: &FirstBootPlan, found: &mut Diagnostics) {
         };
         let Some(at) = planned.origin.at else { continue };
         // Aliases and units that a script writes cannot be known, so this is a warning and never an error.
-        if is_brought(name) || made.contains(name) || made.contains(&template(name)) || !seen.insert(name) {
+        if is_brought(name) || made.contains(name) || made.contains(&template_of(name)) || !seen.insert(name)
+        {
             continue;
         }
         let message = format!("the image has no unit {name}, and nothing here writes it");
@@ -120,11 +123,13 @@ pub fn warn(plan: &FirstBootPlan, found: &mut Diagnostics) {
 fn is_brought(name: &str) -> bool {
     let is_listed = |name: &str| UNITS.contains(&name) || name.starts_with("systemd-");
     let kind = name.rsplit('.').next().unwrap_or_default();
-    !matches!(kind, "path" | "service" | "socket" | "timer") || is_listed(name) || is_listed(&template(name))
+    !matches!(kind, "path" | "service" | "socket" | "timer")
+        || is_listed(name)
+        || is_listed(&template_of(name))
 }
 
 /// `getty@tty1.service` is made of `getty@.service`.
-fn template(name: &str) -> String {
+fn template_of(name: &str) -> String {
     match (name.split_once('@'), name.rsplit_once('.')) {
         (Some((stem, _)), Some((_, kind))) => format!("{stem}@.{kind}"),
         _ => name.to_owned(),
@@ -183,7 +188,7 @@ mod tests {
                 reading::read(&UserDataInput { user, ..UserDataInput::default() }, &PlanFacts::default());
             let mut found = Diagnostics::default();
 
-            warn(&reading.plan, &mut found);
+            warn_missing_units(&reading.plan, &mut found);
 
             let messages: Vec<&str> = found.list().iter().map(|one| one.message.as_str()).collect();
             assert_eq!(

@@ -55,7 +55,7 @@ impl JsonReader<'_> {
         let node = self.read_value(0)?;
         self.skip_blanks();
         if self.at < self.text.len() {
-            return Err(self.error("something follows the end of the document"));
+            return Err(self.syntax_error("something follows the end of the document"));
         }
         Ok(node)
     }
@@ -68,14 +68,14 @@ impl JsonReader<'_> {
             return Err(Diagnostic::error(DiagnosticCode::LimitExceeded, self.current_mark(), message));
         }
         let at = self.current_mark();
-        let value = match self.peek() {
+        let value = match self.peek_byte() {
             Some(b'{') => Value::Mapping(self.read_mapping(depth)?),
             Some(b'[') => Value::Sequence(self.read_sequence(depth)?),
             Some(b'"') => scalar_value(self.read_string()?, ScalarStyle::Quoted),
             Some(_) => scalar_value(self.read_word()?, ScalarStyle::Plain),
             None => {
                 return Err(
-                    self.error("the document ends where a value must stand; it may have been cut off")
+                    self.syntax_error("the document ends where a value must stand; it may have been cut off")
                 );
             }
         };
@@ -87,8 +87,8 @@ impl JsonReader<'_> {
         self.at += 1;
         while self.next_item(b'}', entries.is_empty())? {
             let key_at = self.current_mark();
-            if self.peek() != Some(b'"') {
-                return Err(self.error("a key in double quotes must stand here"));
+            if self.peek_byte() != Some(b'"') {
+                return Err(self.syntax_error("a key in double quotes must stand here"));
             }
             let key = self.read_string()?;
             self.skip_blanks();
@@ -111,7 +111,7 @@ impl JsonReader<'_> {
     /// Goes to the next item of a list or map; `false` behind its end.
     fn next_item(&mut self, end: u8, first: bool) -> Result<bool, Diagnostic> {
         self.skip_blanks();
-        if self.peek() == Some(end) {
+        if self.peek_byte() == Some(end) {
             self.at += 1;
             return Ok(false);
         }
@@ -132,9 +132,9 @@ impl JsonReader<'_> {
         let number =
             word.starts_with(|c: char| c == '-' || c.is_ascii_digit()) && word.parse::<f64>().is_ok();
         if !number && !matches!(word, "true" | "false" | "null") {
-            return Err(
-                self.error("a value must stand here: text in double quotes, a number, true, false or null")
-            );
+            return Err(self.syntax_error(
+                "a value must stand here: text in double quotes, a number, true, false or null",
+            ));
         }
         self.at += end;
         Ok(word.to_owned())
@@ -148,14 +148,18 @@ impl JsonReader<'_> {
             let plain = rest.find(|c: char| c == '"' || c == '\\' || c < ' ').unwrap_or(rest.len());
             text.push_str(&rest[..plain]);
             self.at += plain;
-            match self.peek() {
+            match self.peek_byte() {
                 Some(b'"') => {
                     self.at += 1;
                     return Ok(text);
                 }
                 Some(b'\\') => text.push(self.read_escape()?),
-                Some(_) => return Err(self.error("a line break or control character stands inside a text")),
-                None => return Err(self.error("a text has no end; the document may have been cut off")),
+                Some(_) => {
+                    return Err(self.syntax_error("a line break or control character stands inside a text"));
+                }
+                None => {
+                    return Err(self.syntax_error("a text has no end; the document may have been cut off"));
+                }
             }
         }
     }
@@ -173,7 +177,7 @@ impl JsonReader<'_> {
             Some(b't') => '\t',
             _ => {
                 self.at -= 2;
-                return Err(self.error("this escape is not one of JSON's"));
+                return Err(self.syntax_error("this escape is not one of JSON's"));
             }
         };
         Ok(plain)
@@ -199,13 +203,13 @@ impl JsonReader<'_> {
         let digits =
             self.text.get(self.at..self.at + 4).filter(|text| text.bytes().all(|b| b.is_ascii_hexdigit()));
         let value = digits.and_then(|digits| u32::from_str_radix(digits, 16).ok());
-        let value = value.ok_or_else(|| self.error("four hexadecimal digits must follow `\\u`"))?;
+        let value = value.ok_or_else(|| self.syntax_error("four hexadecimal digits must follow `\\u`"))?;
         self.at += 4;
         Ok(value)
     }
 
     fn skip_blanks(&mut self) {
-        while let Some(byte @ (b' ' | b'\t' | b'\r' | b'\n')) = self.peek() {
+        while let Some(byte @ (b' ' | b'\t' | b'\r' | b'\n')) = self.peek_byte() {
             self.at += 1;
             if byte == b'\n' {
                 self.line = self.line.saturating_add(1);
@@ -215,14 +219,14 @@ impl JsonReader<'_> {
     }
 
     fn expect_byte(&mut self, byte: u8, message: &str) -> Result<(), Diagnostic> {
-        if self.peek() != Some(byte) {
-            return Err(self.error(message));
+        if self.peek_byte() != Some(byte) {
+            return Err(self.syntax_error(message));
         }
         self.at += 1;
         Ok(())
     }
 
-    fn peek(&self) -> Option<u8> {
+    fn peek_byte(&self) -> Option<u8> {
         self.text.as_bytes().get(self.at).copied()
     }
 
@@ -241,7 +245,7 @@ impl JsonReader<'_> {
         }
     }
 
-    fn error(&self, message: &str) -> Diagnostic {
+    fn syntax_error(&self, message: &str) -> Diagnostic {
         Diagnostic::error(DiagnosticCode::Syntax, self.current_mark(), message)
     }
 }

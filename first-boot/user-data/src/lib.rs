@@ -12,7 +12,7 @@
 //! use user_data::reading::{self, UserDataInput};
 //!
 //! let payload = b"#cloud-config\nhostname: node1\nhostnam: node2\n";
-//! let user = container::open("user-data", payload, FetchPolicy::none());
+//! let user = container::open_payload("user-data", payload, FetchPolicy::none());
 //! let read = reading::read(&UserDataInput { user, ..UserDataInput::default() }, &PlanFacts::default());
 //!
 //! // What will be done, each step with the place that asks for it.

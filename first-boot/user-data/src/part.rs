@@ -5,7 +5,7 @@ use crate::payload::{self, PayloadKind};
 use document::diagnostic::Diagnostic;
 
 /// Bytes of one format, as a container held them or as they came.
-#[derive(Clone, Eq, PartialEq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct PayloadPart {
     /// What people call it: `user-data`, `user-data part 2 (web.yaml)`.
     pub name: String,
@@ -43,7 +43,7 @@ impl PayloadPart {
     /// What it is: by its bytes, else by what its container says. How often a script runs, and that a text is a
     /// template, only the container knows.
     #[must_use]
-    pub fn kind(&self) -> PayloadKind {
+    pub fn payload_kind(&self) -> PayloadKind {
         match (payload::detect_kind(&self.content), self.kind) {
             (PayloadKind::Unknown, Some(told))
             | (

@@ -18,7 +18,7 @@ const PEEK: usize = 4096;
 const UNSEEN: [&[u8]; 4] = [b"\xc2\xa0", b"\xa0", b"\xe2\x80\x8b", b"\xef\xbb\xbf"];
 
 /// A format, by content.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum PayloadKind {
     /// Base64 of one of the other kinds.
     Base64,

@@ -10,6 +10,7 @@
 
 pub mod fstab;
 pub mod mounts;
+pub mod paths;
 mod settings;
 mod units;
 
@@ -17,69 +18,12 @@ use std::collections::HashSet;
 
 use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
 
-use crate::plan::step::DEFAULT_USER;
-use crate::plan::step::{AccountRef, DirectoryStep, FileContent, FileOwner, LinkStep, PlanStep, UnitVerb};
+use crate::plan::step::{FileContent, LinkStep, PlanStep, UnitVerb};
 use crate::plan::{FirstBootPlan, PlannedStep};
 use crate::secret::Secret;
 use crate::systemd::{UnitClass, classify_unit};
+use paths::{check_directory, denied_path, instead_of};
 use units::UnitTextKind;
-
-/// A path that no document may write, and which key does what its author wants.
-// A list of what is refused, not of what is allowed: documents write files of any name, and almost all are
-// harmless.
-const PATHS: [(&str, &str); 25] = [
-    ("/etc/passwd", "use `users`"),
-    ("/etc/shadow", "use `users` or `chpasswd`"),
-    ("/etc/group", "use `groups`"),
-    ("/etc/gshadow", "use `groups`"),
-    ("/etc/subuid", "use `users`"),
-    ("/etc/subgid", "use `users`"),
-    ("/etc/hosts.allow", "sshd obeys it; use a firewall's unit"),
-    ("/etc/hosts.deny", "sshd obeys it; use a firewall's unit"),
-    ("/etc/nologin", "with it nobody logs in"),
-    ("/run/nologin", "with it nobody logs in"),
-    ("/etc/ssh/sshd_not_to_be_run", "with it sshd does not start"),
-    ("/etc/ssh/sshrc", SSH_SCRIPT),
-    // Each shell of a login reads it, and Debian's bash also that of a command over ssh.
-    ("/etc/bash.bashrc", "each login runs it; put a file into /etc/profile.d"),
-    ("/etc/default/ssh", "sshd's settings belong into /etc/ssh/sshd_config.d"),
-    ("/etc/sudoers", "put a file into /etc/sudoers.d"),
-    ("/etc/sudoers.d/core", "by it `core` becomes root; use another name in /etc/sudoers.d"),
-    ("/etc/ld.so.cache", "set LD_LIBRARY_PATH in a unit's drop-in"),
-    ("/etc/fstab", "use `mounts`, or a `.mount` unit"),
-    ("/etc/nsswitch.conf", "name servers belong into `resolv_conf`, users into `users`"),
-    ("/etc/ld.so.preload", "set LD_PRELOAD in a unit's drop-in"),
-    ("/etc/machine-id", "it is made on the machine"),
-    ("/etc/pam.conf", "password rules belong into `users` and `chpasswd`"),
-    ("/etc/login.defs", "set what differs in `users`"),
-    ("/etc/profile", "put a file into /etc/profile.d"),
-    ("/etc/ssl/certs/ca-certificates.crt", "use `ca_certs`"),
-];
-
-/// Trees that no document may write.
-const TREES: [(&str, &str); 13] = [
-    ("/bin", READ_ONLY),
-    ("/boot", READ_ONLY),
-    ("/dev", "devices belong into `disk_setup`, `fs_setup` and `mounts`"),
-    ("/efi", READ_ONLY),
-    ("/etc/pam.d", "password rules belong into `users` and `chpasswd`"),
-    ("/etc/security", "limits belong into a unit's drop-in"),
-    ("/lib", READ_ONLY),
-    ("/lib64", READ_ONLY),
-    ("/proc", "use a file in /etc/sysctl.d"),
-    ("/run/catamaran", "it is the agent's own"),
-    ("/sbin", READ_ONLY),
-    ("/usr", READ_ONLY),
-    ("/var/lib/catamaran", "it is the agent's own"),
-];
-
-/// sshd runs it at each login and waits for it, before there is a shell to mend it by.
-const SSH_SCRIPT: &str = "each login by ssh waits for it; put a file into /etc/profile.d";
-const READ_ONLY: &str = "it is part of the verified, read-only image; use /etc, /opt or /var";
-
-/// The directories of the root that can be written, or that other file systems are mounted on.
-const WRITABLE: [&str; 10] = ["etc", "home", "media", "mnt", "opt", "root", "run", "srv", "tmp", "var"];
-const NOT_WRITABLE: &str = "the root is read-only; use /opt, /srv, /var or /etc";
 
 /// Directories of units, of those that systemd reads.
 // The load path of systemd.unit(5) without what is below /usr, which is read-only.
@@ -99,13 +43,8 @@ const UNIT_FOLDERS: [&str; 9] = [
 /// of other types, which is long enough for what is done once in a boot.
 const BOUND_SECONDS: u32 = 90;
 
-/// What the machine cannot do without; neither it nor what it lies in may be replaced or closed.
-// `authorized_keys` of `core` is the way in that each document has, so its folder is among them.
-const NEEDED: [&str; 4] =
-    ["/etc/ssh/sshd_config.d", "/etc/systemd/system", "/home/core/.ssh", "/run/systemd/system"];
-
 /// Why something may not be done.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PolicyObjection {
     /// What is wrong with it.
     pub message: String,
@@ -125,7 +64,7 @@ pub fn take_out(plan: &mut FirstBootPlan, found: &mut Diagnostics) {
     let (mut items, mut alone) = (HashSet::new(), HashSet::new());
     // Before the judgement, so that a unit that can be mended is not refused.
     let bounded = bound_units(plan, found);
-    let homes = mounts::homes(plan);
+    let homes = mounts::foreign_homes(plan);
     for (index, planned) in plan.steps.iter().enumerate() {
         // What is refused is the unit without its bound, and the drop-in gives it one.
         let is_bounded = matches!(&planned.step, PlanStep::WriteUnit { name, .. } if bounded.contains(name));
@@ -204,7 +143,7 @@ pub fn check_step(step: &PlanStep) -> Option<PolicyObjection> {
         PlanStep::CommandUnit { name, verb: UnitVerb::Stop }
         | PlanStep::EnableUnit { name, enable: false, .. }
         | PlanStep::MaskUnit { name, mask: true, .. } => {
-            units::check_disable(name).or_else(|| mounts::gone(name))
+            units::check_disable(name).or_else(|| mounts::removal_objection(name))
         }
         PlanStep::CommandUnit { name, .. } | PlanStep::EnableUnit { name, .. } => units::check_start(name),
         PlanStep::MakeDirectory(directory) => {
@@ -221,13 +160,13 @@ pub fn check_step(step: &PlanStep) -> Option<PolicyObjection> {
         PlanStep::WriteDropIn { unit, name, content, .. } => {
             unit_text(unit, UnitTextKind::DropIn(name), content.reveal())
         }
-        PlanStep::MakeSwap { path, .. } => mounts::place(path),
+        PlanStep::MakeSwap { path, .. } => mounts::mount_objection(path),
         PlanStep::WriteFile(file) => match &file.content {
             FileContent::Fetched(_) => check_path(&file.path).or_else(|| instead_of(&file.path)),
             FileContent::Inline(bytes) => check_file(&file.path, bytes.reveal()),
         },
         PlanStep::WriteUnit { name, content, .. } if matches!(classify_unit(name), Ok(UnitClass::System)) => {
-            replaced(name).or_else(|| unit_text(name, UnitTextKind::Whole, content.reveal()))
+            replacement_objection(name).or_else(|| unit_text(name, UnitTextKind::Whole, content.reveal()))
         }
         _ => None,
     }
@@ -242,21 +181,24 @@ pub fn check_file(path: &str, content: &[u8]) -> Option<PolicyObjection> {
         UnitPlace::Unit(name) => unit_text(name, UnitTextKind::Whole, &text()),
         UnitPlace::Tie { .. } => None,
     };
-    check_path(path).or_else(|| instead_of(path)).or_else(is_unit).or_else(|| settings::flaw(path, &text()))
+    check_path(path)
+        .or_else(|| instead_of(path))
+        .or_else(is_unit)
+        .or_else(|| settings::content_objection(path, &text()))
 }
 
 /// Why a unit may not be replaced by anything: people get in by it, or it would hide what they do.
-fn replaced(name: &str) -> Option<PolicyObjection> {
-    mounts::unit(name).or_else(|| units::check_replace(name))
+fn replacement_objection(name: &str) -> Option<PolicyObjection> {
+    mounts::unit_objection(name).or_else(|| units::check_replace(name))
 }
 
 /// Why a unit or a drop-in may not say this.
 fn unit_text(name: &str, part: UnitTextKind<'_>, content: &str) -> Option<PolicyObjection> {
     units::check_content(name, part, content).or_else(|| {
-        let places = units::mounted(name, content);
-        mounts::text(places.iter().map(String::as_str)).or_else(|| {
+        let places = units::mount_places(name, content);
+        mounts::text_objection(places.iter().map(String::as_str)).or_else(|| {
             let is_changed = matches!(part, UnitTextKind::DropIn(_)) && units::changes_mount(content);
-            mounts::unit(name).filter(|_| is_changed)
+            mounts::unit_objection(name).filter(|_| is_changed)
         })
     })
 }
@@ -267,76 +209,9 @@ pub fn check_path(path: &str) -> Option<PolicyObjection> {
     let objection = |instead| PolicyObjection::new(format!("{path} cannot be written"), instead);
     denied_path(path).map(objection).or_else(|| match place_of_unit(path)? {
         UnitPlace::Tie { to, kind, name } => units::check_dependency(to, kind, name),
-        UnitPlace::Unit(name) => replaced(name),
+        UnitPlace::Unit(name) => replacement_objection(name),
         UnitPlace::DropIn { .. } => None,
     })
-}
-
-/// Why this path may not become a file or a link: it is a directory that the machine needs.
-fn instead_of(path: &str) -> Option<PolicyObjection> {
-    is_needed(path).then(|| {
-        PolicyObjection::new(format!("{path} cannot be replaced"), "it is a directory that the machine needs")
-    })
-}
-
-/// Why a directory may not get these rights, or be emptied.
-fn check_directory(directory: &DirectoryStep) -> Option<PolicyObjection> {
-    let path = &directory.path;
-    let needs = "it is a directory that the machine needs";
-    match is_needed(path) {
-        true if directory.overwrite => Some(PolicyObjection::new(format!("{path} cannot be emptied"), needs)),
-        true if !keeps_open(directory) => {
-            Some(PolicyObjection::new(format!("{path} cannot get other rights"), needs))
-        }
-        false if directory.overwrite && holds_keys(path) => Some(PolicyObjection::new(
-            format!("{path} cannot be emptied"),
-            "there are keys in it by which somebody gets in; name the directories below it",
-        )),
-        // sshd's `StrictModes` is on by default, sshd_config(5).
-        false if is_home(path) && directory.mode.is_some_and(|mode| mode & 0o022 != 0) => {
-            Some(PolicyObjection::new(
-                format!("{path} cannot be writable by others"),
-                "sshd ignores the keys in such a home; use mode 493, which is 0755",
-            ))
-        }
-        _ => None,
-    }
-}
-
-/// Whether what the machine needs stays as open as it must be, and no more. What is not given stays.
-fn keeps_open(directory: &DirectoryStep) -> bool {
-    if directory.mode.is_none() && directory.owner == FileOwner::default() {
-        return true;
-    }
-    let is = |account: &Option<AccountRef>, id, name: &str| match account {
-        None => id == 0,
-        Some(AccountRef::Id(known)) => *known == id,
-        Some(AccountRef::Name(known)) => known == name,
-    };
-    let DirectoryStep { path, owner, .. } = directory;
-    let mode = directory.mode.unwrap_or(0o755);
-    let is_roots = is(&owner.user, 0, "root") && is(&owner.group, 0, "root") && mode == 0o755;
-    let is_cores =
-        // 1000 is the number that the image gives `core`. CoreOS's was 500.
-        path.starts_with("/home/core") && is(&owner.user, 1000, DEFAULT_USER) && mode & 0o722 == 0o700;
-    is_roots || is_cores
-}
-
-/// Whether a home or its keys would go with what is in this directory.
-fn holds_keys(path: &str) -> bool {
-    is_home(path) || path == "/root" || path.ends_with("/.ssh")
-}
-
-fn is_home(path: &str) -> bool {
-    path.strip_prefix("/home/").is_some_and(|name| !name.contains('/'))
-}
-
-/// Whether a path is, or holds, what the machine cannot do without.
-fn is_needed(path: &str) -> bool {
-    let needed = PATHS.iter().chain(&TREES).map(|(path, _)| *path).chain(NEEDED);
-    let inner =
-        |needed: &str| needed.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-    needed.into_iter().any(inner)
 }
 
 /// Why a link may not be made: it hides what people get in by, or is a text that nobody read.
@@ -346,7 +221,7 @@ fn check_link(link: &LinkStep) -> Option<PolicyObjection> {
         let message = format!("{} cannot be a link: people get in by {victim}", link.path);
         Some(PolicyObjection::new(message, "write the drop-in itself as a file"))
     };
-    if let Some(objection) = settings::linked(&link.path, &link.target) {
+    if let Some(objection) = settings::link_objection(&link.path, &link.target) {
         return Some(objection);
     }
     match place_of_unit(&link.path)? {
@@ -357,7 +232,7 @@ fn check_link(link: &LinkStep) -> Option<PolicyObjection> {
 }
 
 /// What a path below a directory of units is to systemd.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum UnitPlace<'a> {
     DropIn {
         unit: &'a str,
@@ -385,31 +260,12 @@ fn place_of_unit(path: &str) -> Option<UnitPlace<'_>> {
     }
 }
 
-/// Why a document may not write this path, and what to do instead.
-#[must_use]
-pub fn denied_path(path: &str) -> Option<&'static str> {
-    let path = path.trim_end_matches('/');
-    let file = PATHS.iter().find(|(protected, _)| *protected == path);
-    let tree = TREES.iter().find(|(tree, _)| {
-        path.strip_prefix(tree).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-    });
-    let first = path.trim_start_matches('/').split('/').next().unwrap_or_default();
-    let elsewhere = (!WRITABLE.contains(&first)).then_some(NOT_WRITABLE);
-    let script = path.ends_with("/.ssh/rc").then_some(SSH_SCRIPT);
-    file.or(tree).map(|(_, instead)| *instead).or(script).or(elsewhere)
-}
-
-/// Whether a file takes part in letting people in, so that it is checked after it was written.
-#[must_use]
-pub fn concerns_access(path: &str) -> bool {
-    path.starts_with("/etc/ssh/") || path.contains("/.ssh/") || path.ends_with("/.ssh")
-}
-
 #[cfg(test)]
 mod tests {
     use document::source::SourceMark;
 
     use super::*;
+    use crate::plan::step::{AccountRef, DirectoryStep, FileOwner};
     use crate::plan::step::{ExistingFile, FileStep, PlacedFile};
     use crate::plan::{PlanStage, StepOrigin};
 

@@ -34,7 +34,7 @@ mod refusal;
 const MOST_BYTES: usize = 4 << 20;
 
 /// What was handed over.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct UserDataInput {
     /// By the owner of the machine.
     pub user: Vec<PayloadPart>,
@@ -47,7 +47,7 @@ pub struct UserDataInput {
 }
 
 /// What became of it.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ReadResult {
     /// What will be done.
     pub plan: FirstBootPlan,
@@ -76,11 +76,34 @@ struct Expanded {
 /// Reads everything and plans it.
 #[must_use]
 pub fn read(handed: &UserDataInput, facts: &PlanFacts) -> ReadResult {
+    read_user_data(read_network(handed.network.as_ref()), handed, facts)
+}
+
+/// Reads how the platform describes the network, alone: it comes up before the rest can be fetched.
+#[must_use]
+pub fn read_network(part: Option<&PayloadPart>) -> ReadResult {
     let mut reading = ReadResult::default();
+    if let Some(part) = part {
+        let text = String::from_utf8_lossy(&part.content);
+        let number = reading.sources.add_at(&part.name, text, part.first_line);
+        reading.plan = network::read(&part.content, number, &mut reading.found);
+    }
+    reading
+}
+
+/// Reads the rest behind the network, whose steps stay in the plan unless they were taken out of it.
+///
+/// It continues one reading instead of starting a second, so that marks into the network's text stay valid and
+/// nobody plans the network again.
+#[must_use]
+pub fn read_user_data(network: ReadResult, handed: &UserDataInput, facts: &PlanFacts) -> ReadResult {
+    let ReadResult { plan: network, found, sources } = network;
+    let mut reading = ReadResult { plan: FirstBootPlan::default(), found, sources };
     let mut room = DecompressionBudget::default();
+    let first_own = reading.sources.count_texts();
     // The user's side is read first, since it may say that the vendor's is not to be read at all.
     let mut user = read_side(&handed.user, facts, &mut room, &mut reading);
-    let first_other = reading.sources.count();
+    let users_parts = first_own..reading.sources.count_texts();
     let files = read_side(&handed.files, facts, &mut room, &mut reading).document;
     let placed = files.as_ref().map(|document| document.at.part);
     user.document = with_files(user.document, files, &mut reading.found);
@@ -90,7 +113,7 @@ pub fn read(handed: &UserDataInput, facts: &PlanFacts) -> ReadResult {
         read_side(&handed.vendor, facts, &mut room, &mut reading)
     };
     let document = match (user.document, vendor.document) {
-        (Some(user), Some(vendor)) => Some(merge::below(user, vendor)),
+        (Some(user), Some(vendor)) => Some(merge::merge_vendor(user, vendor)),
         (user, vendor) => user.or(vendor),
     };
     let mut own = Diagnostics::default();
@@ -108,20 +131,16 @@ pub fn read(handed: &UserDataInput, facts: &PlanFacts) -> ReadResult {
     protected::take_out(&mut reading.plan, &mut reading.found);
     reading.plan.append_plan(vendor.plan);
     order::leave_places(&mut reading.plan, &user.plan, |planned| {
-        planned.origin.at.is_some_and(|at| usize::from(at.part) < first_other)
+        planned.origin.at.is_some_and(|at| users_parts.contains(&usize::from(at.part)))
     });
     reading.plan.append_plan(user.plan);
     order::leave_environment(&mut reading.plan);
     // Only behind all plans is it known whether any of them writes what sshd reads.
     order::add_access_checks(&mut reading.plan);
     // Behind the guard, so that a script that was refused starts no run of its folder.
-    script_folders::run(&mut reading.plan, &mut reading.found);
-    unread::warn(&reading.plan, &mut reading.found);
-    if let Some(part) = &handed.network {
-        let text = String::from_utf8_lossy(&part.content);
-        let number = reading.sources.add_at(&part.name, text, part.first_line);
-        reading.plan.append_plan(network::read(&part.content, number, &mut reading.found));
-    }
+    script_folders::run_folders(&mut reading.plan, &mut reading.found);
+    unread::warn_unread_files(&reading.plan, &mut reading.found);
+    reading.plan.append_plan(network);
     // Last of all, because each finding so far has its place in the expanded text.
     for template in user.templates.iter().chain(&vendor.templates) {
         return_places(template, &mut reading);
@@ -144,10 +163,10 @@ fn with_files(user: Option<Node>, files: Option<Node>, found: &mut Diagnostics) 
 /// Says of each place in what a template became, where that came from.
 fn return_places(template: &Expanded, reading: &mut ReadResult) {
     let is_of = |mark: &SourceMark| mark.part == template.number;
-    reading.found.replace_marks(|mark| if is_of(&mark) { template.places.origin(mark) } else { mark });
+    reading.found.replace_marks(|mark| if is_of(&mark) { template.places.original_mark(mark) } else { mark });
     for planned in &mut reading.plan.steps {
         planned.origin.at =
-            planned.origin.at.map(|at| if is_of(&at) { template.places.origin(at) } else { at });
+            planned.origin.at.map(|at| if is_of(&at) { template.places.original_mark(at) } else { at });
     }
     template.notes.iter().for_each(|note| reading.found.push(note.clone()));
 }
@@ -172,7 +191,7 @@ fn read_side(
 ) -> InputSide {
     let mut side = InputSide::default();
     for part in parts {
-        if part.content.len() > MOST_BYTES && part.kind() != PayloadKind::Ignition {
+        if part.content.len() > MOST_BYTES && part.payload_kind() != PayloadKind::Ignition {
             let number = reading.sources.add_at(&part.name, "", part.first_line);
             let message = format!("this has {} bytes; at most {MOST_BYTES} are read", part.content.len());
             let at = SourceMark::start_of(number);
@@ -231,7 +250,7 @@ fn read_part(
     let mut run = |text: &str, occasion, found: &mut Diagnostics| {
         side.scripts.extend(read_script(text, number, facts, occasion, found));
     };
-    match part.kind() {
+    match part.payload_kind() {
         PayloadKind::Empty => {}
         PayloadKind::Ignition => side.plan.append_plan(ignition::read(text, number, room, found)),
         // The rest of the document may hold the keys of its owner.
@@ -256,7 +275,7 @@ fn read_part(
             run(body, Occasion::Boothook, found);
         }
         kind => {
-            found.push(refusal::unreadable(kind, text, whole));
+            found.push(refusal::unreadable_payload(kind, text, whole));
             add_access(text, number, side, found);
         }
     }
@@ -301,7 +320,7 @@ fn add_template(
     side: &mut InputSide,
     found: &mut Diagnostics,
 ) {
-    let expansion = match template::expand(text, number, &facts.instance) {
+    let expansion = match template::expand_template(text, number, &facts.instance) {
         Ok(expansion) => expansion,
         Err(flaw) => {
             found.push(flaw);
@@ -320,7 +339,7 @@ fn add_template(
     let text = String::from_utf8_lossy(&inner.content);
     side.templates.push(Expanded { number, places: expansion.places, notes: expansion.notes });
     if payload::detect_kind(&inner.content) == PayloadKind::Jinja {
-        found.push(refusal::unreadable(PayloadKind::Jinja, &text, SourceMark::start_of(number)));
+        found.push(refusal::unreadable_payload(PayloadKind::Jinja, &text, SourceMark::start_of(number)));
         return add_access(&text, number, side, found);
     }
     read_part(&inner, &text, number, facts, room, side, found);

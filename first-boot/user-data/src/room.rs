@@ -16,7 +16,7 @@ const MOST_KEPT: u64 = 16 << 20;
 const MOST_TRIED: u64 = 48 << 20;
 
 /// The room that is left.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DecompressionBudget {
     kept: u64,
     tried: u64,
@@ -51,7 +51,7 @@ impl DecompressionBudget {
 }
 
 /// Unpacks one gzip of its own.
-pub fn unpack(bytes: &[u8]) -> Result<Vec<u8>, &'static str> {
+pub fn unpack_gzip(bytes: &[u8]) -> Result<Vec<u8>, &'static str> {
     DecompressionBudget::default().unpack_gzip(bytes)
 }
 
@@ -69,8 +69,8 @@ mod tests {
 
     #[test]
     fn a_gzip_bomb_is_refused() {
-        assert!(unpack(&packed(64)).is_err_and(|flaw| flaw.contains("16 MiB")));
-        assert!(unpack(b"no gzip").is_err_and(|flaw| flaw.contains("not gzip")));
+        assert!(unpack_gzip(&packed(64)).is_err_and(|flaw| flaw.contains("16 MiB")));
+        assert!(unpack_gzip(b"no gzip").is_err_and(|flaw| flaw.contains("not gzip")));
     }
 
     #[test]

@@ -6,7 +6,7 @@
 use std::fmt::{self, Formatter};
 
 /// A content, password or key.
-#[derive(Clone, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Secret<T>(T);
 
 impl<T> Secret<T> {

@@ -25,7 +25,7 @@ const TYPES: [&str; 11] = [
 ];
 
 /// What is wrong with a line, in words that follow "the key".
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeyFlaw {
     /// Its base64 is broken or cut.
     Encoding,
@@ -38,7 +38,7 @@ pub enum KeyFlaw {
 impl KeyFlaw {
     /// The words.
     #[must_use]
-    pub fn words(self) -> &'static str {
+    pub fn flaw_words(self) -> &'static str {
         match self {
             Self::Encoding => "is cut off or damaged: its base64 does not hold a key of its type",
             Self::Private => "is a private key; only the public one (the .pub file) belongs here",

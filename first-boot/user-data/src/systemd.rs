@@ -24,7 +24,7 @@ const NETWORK_TYPES: [&str; 3] = ["network", "netdev", "link"];
 const LONGEST_NAME: usize = 255;
 
 /// Where a unit belongs.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UnitClass {
     /// To networkd or udev: a file in systemd/network.
     Network,
@@ -120,12 +120,12 @@ pub fn mount_path(unit: &str) -> Option<String> {
     if stem == "-" {
         return Some("/".to_owned());
     }
-    Some(format!("/{}", unquoted(&stem.replace('-', "/"))))
+    Some(format!("/{}", unescape_name(&stem.replace('-', "/"))))
 }
 
 /// A name or value without systemd's `\xNN`.
 #[must_use]
-pub fn unquoted(text: &str) -> String {
+pub fn unescape_name(text: &str) -> String {
     let mut bytes = Vec::new();
     let mut rest = text.as_bytes();
     while let Some((first, tail)) = rest.split_first() {

@@ -44,20 +44,20 @@ pub struct Expansion {
 }
 
 /// Expands a template, with or without its first line.
-pub fn expand(text: &str, part: u16, data: &InstanceData) -> Result<Expansion, Diagnostic> {
-    let start = header(text, part)?;
+pub fn expand_template(text: &str, part: u16, data: &InstanceData) -> Result<Expansion, Diagnostic> {
+    let start = header_end(text, part)?;
     let body = &text[start..];
     let head = "\n".repeat(text[..start].matches('\n').count());
     if !OPENINGS.iter().any(|opening| body.contains(opening)) {
         return Ok(Expansion { text: head + body, places: Places::unmoved(), notes: Vec::new() });
     }
     let template = Template { text, start, part };
-    bounds::check(body)
-        .map_err(|flaw| template.refusal(DiagnosticCode::LimitExceeded, flaw.at, flaw.message))?;
+    bounds::check_bounds(body)
+        .map_err(|flaw| template.refusal_at(DiagnosticCode::LimitExceeded, flaw.at, flaw.message))?;
     let mut data = data.clone();
     let mut notes = Vec::new();
     loop {
-        match render(body, &data) {
+        match render_body(body, &data) {
             Ok((output, spans)) => {
                 let places = Places::new(text, start, &head, &output, &spans);
                 return Ok(Expansion { text: head + &output, places, notes });
@@ -65,14 +65,14 @@ pub fn expand(text: &str, part: u16, data: &InstanceData) -> Result<Expansion, D
             Err(Failure::Template(error)) => {
                 // On no machine, each name that only a platform knows is given an example and the text is
                 // expanded again.
-                let name = missing(&error).filter(|_| notes.len() < MOST_EXAMPLES);
+                let name = missing_name(&error).filter(|_| notes.len() < MOST_EXAMPLES);
                 match name.filter(|name| data.add_example(name)) {
                     Some(name) => notes.push(template.only_there(&error, &name)),
-                    None => return Err(template.diagnostic(&error, &data)),
+                    None => return Err(template.error_diagnostic(&error, &data)),
                 }
             }
             Err(Failure::Thread) => {
-                return Err(template.refusal(
+                return Err(template.refusal_at(
                     DiagnosticCode::LimitExceeded,
                     0,
                     "there is no memory to expand this template",
@@ -83,7 +83,7 @@ pub fn expand(text: &str, part: u16, data: &InstanceData) -> Result<Expansion, D
 }
 
 /// Where the template begins, behind its header.
-fn header(text: &str, part: u16) -> Result<usize, Diagnostic> {
+fn header_end(text: &str, part: u16) -> Result<usize, Diagnostic> {
     let blank = text.len() - text.trim_start().len();
     let Some(rest) = text[blank..].strip_prefix("##") else { return Ok(0) };
     let line = rest.lines().next().unwrap_or_default();
@@ -109,11 +109,11 @@ enum Failure {
 type Rendered = (String, Vec<OutputSpan>);
 
 /// On a stack of its own, since the recursion's depth is the author's choice.
-fn render(body: &str, data: &InstanceData) -> Result<Rendered, Failure> {
-    let context = data.context();
+fn render_body(body: &str, data: &InstanceData) -> Result<Rendered, Failure> {
+    let context = data.template_context();
     thread::scope(|scope| {
         let work = || {
-            let environment = environment();
+            let environment = jinja_environment();
             let template = environment.template_from_str(body)?;
             template.render_with_spans(context)
         };
@@ -127,7 +127,7 @@ fn render(body: &str, data: &InstanceData) -> Result<Rendered, Failure> {
 
 /// As cloud-init sets Jinja up: the line end behind a block goes, the last one stays; and with the methods of
 /// Python's texts and mappings, which templates for it use.
-fn environment<'source>() -> Environment<'source> {
+fn jinja_environment<'source>() -> Environment<'source> {
     let mut environment = Environment::new();
     // A test whether a name is there is allowed: `{% if v1.region %}`.
     environment.set_undefined_behavior(UndefinedBehavior::SemiStrict);
@@ -145,7 +145,7 @@ fn environment<'source>() -> Environment<'source> {
 }
 
 /// The name that is not known, as `ds.meta_data.rack`.
-fn missing(error: &Error) -> Option<String> {
+fn missing_name(error: &Error) -> Option<String> {
     if error.kind() != ErrorKind::UndefinedError {
         return None;
     }
@@ -162,13 +162,14 @@ struct Template<'a> {
 }
 
 impl Template<'_> {
-    fn diagnostic(&self, error: &Error, data: &InstanceData) -> Diagnostic {
-        let at = self.mark(error);
-        if let Some(name) = missing(error) {
-            let whose = data.whose();
+    fn error_diagnostic(&self, error: &Error, data: &InstanceData) -> Diagnostic {
+        let at = self.error_mark(error);
+        if let Some(name) = missing_name(error) {
+            let whose = data.machine_words();
             let message =
                 format!("`{name}` is not known on {whose} machine, so this template is not expanded");
-            return Diagnostic::error(DiagnosticCode::UnknownToken, at, message).with_help(data.help(&name));
+            return Diagnostic::error(DiagnosticCode::UnknownToken, at, message)
+                .with_help(data.suggest_name(&name));
         }
         if error.kind() == ErrorKind::OutOfFuel {
             let message = format!("this template takes more than {FUEL} steps, so it is not expanded");
@@ -190,29 +191,29 @@ impl Template<'_> {
     fn only_there(&self, error: &Error, name: &str) -> Diagnostic {
         let message =
             format!("whether `{name}` is known is seen on the machine only; here an example stands for it");
-        Diagnostic::note(DiagnosticCode::UnknownToken, self.mark(error), message)
+        Diagnostic::note(DiagnosticCode::UnknownToken, self.error_mark(error), message)
     }
 
-    fn refusal(&self, code: DiagnosticCode, offset: usize, message: impl std::fmt::Display) -> Diagnostic {
-        Diagnostic::error(code, self.place(offset, 1), message)
+    fn refusal_at(&self, code: DiagnosticCode, offset: usize, message: impl std::fmt::Display) -> Diagnostic {
+        Diagnostic::error(code, self.mark_at(offset, 1), message)
     }
 
-    fn place(&self, offset: usize, width: u32) -> SourceMark {
-        places::Text::new(self.text.to_owned()).mark(self.start + offset, self.part, width)
+    fn mark_at(&self, offset: usize, width: u32) -> SourceMark {
+        places::Text::new(self.text.to_owned()).mark_of(self.start + offset, self.part, width)
     }
 
     /// The comment that does not end.
     fn open_comment(&self) -> SourceMark {
         let body = &self.text[self.start..];
         let closed = body.rfind("#}").map_or(0, |end| end + 2);
-        self.place(closed + body[closed..].find("{#").unwrap_or_default(), 2)
+        self.mark_at(closed + body[closed..].find("{#").unwrap_or_default(), 2)
     }
 
-    fn mark(&self, error: &Error) -> SourceMark {
+    fn error_mark(&self, error: &Error) -> SourceMark {
         let range = error.range().unwrap_or_default();
         let width = self.text.get(self.start + range.start..self.start + range.end);
         let width = width.map_or(1, |text| text.chars().count().max(1));
-        self.place(range.start, u32::try_from(width).unwrap_or(1))
+        self.mark_at(range.start, u32::try_from(width).unwrap_or(1))
     }
 }
 

@@ -12,7 +12,7 @@ use document::source::SourceMark;
 use document::yaml::{Node, ScalarStyle, Value};
 
 /// The addresses of this machine, as far as its platform knows them.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct TokenAddresses {
     /// `$public_ipv4`.
     pub public_ipv4: Option<String>,
@@ -29,7 +29,7 @@ const TOKENS: [&str; 4] = ["public_ipv4", "private_ipv4", "public_ipv6", "privat
 impl TokenAddresses {
     /// Addresses that are nobody's, so that documents can be checked anywhere.
     #[must_use]
-    pub fn examples() -> Self {
+    pub fn example_addresses() -> Self {
         let some = |address: &str| Some(address.to_owned());
         Self {
             // Addresses that RFC 5737 and RFC 3849 set aside for documentation.
@@ -75,7 +75,7 @@ impl TokenAddresses {
 }
 
 /// A token that stayed in the text, by its offset there.
-#[derive(Debug, Eq, PartialEq)]
+#[derive(Debug, PartialEq, Eq)]
 struct LeftToken {
     token: &'static str,
     offset: usize,

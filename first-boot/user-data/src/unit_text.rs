@@ -9,7 +9,7 @@ use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
 use document::source::Located;
 
 /// Why a text is no unit, and in which of its lines.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct SyntaxFlaw {
     /// From 1.
     pub(crate) line: usize,
@@ -17,7 +17,7 @@ pub(crate) struct SyntaxFlaw {
 }
 
 /// What is wrong with a unit's text.
-pub(crate) fn flaw(text: &str) -> Option<SyntaxFlaw> {
+pub(crate) fn syntax_flaw(text: &str) -> Option<SyntaxFlaw> {
     let mut in_section = false;
     let mut continues = false;
     for (number, line) in (1..).zip(text.lines()) {
@@ -131,7 +131,7 @@ mod tests {
             ("[Unit]\nA=b \\\n c\n\nd\n", 5),
             ("# a\n[Service]\n; b\nExecStart\n", 4),
         ] {
-            assert_eq!(flaw(text).map(|flaw| flaw.line), Some(line), "{text:?}");
+            assert_eq!(syntax_flaw(text).map(|flaw| flaw.line), Some(line), "{text:?}");
         }
         for text in [
             "",
@@ -140,7 +140,7 @@ mod tests {
             "[Service]\nExecStart=/bin/sh -c \\\n# a comment\n  'x'\n",
             "[Unit]\r\nA=b\r\n",
         ] {
-            assert_eq!(flaw(text), None, "{text:?}");
+            assert_eq!(syntax_flaw(text), None, "{text:?}");
         }
     }
 

@@ -87,24 +87,24 @@ const UNREAD: [(&str, &str); 49] = [
 
 /// What does what the author of a file at this path wants; `None` for a file that is read, or may be.
 #[must_use]
-pub fn instead(path: &str) -> Option<&'static str> {
+pub fn replacement_hint(path: &str) -> Option<&'static str> {
     let is_at = |place: &str| match place.strip_suffix('/') {
         Some(_) => path.starts_with(place),
         None => path == place,
     };
     // Below a folder of the list, but run all the same.
-    if script_folders::holds(path) {
+    if script_folders::holds_script(path) {
         return None;
     }
     UNREAD.iter().find(|(place, _)| is_at(place)).map(|(_, instead)| *instead)
 }
 
 /// Warns of each file of a plan that nothing reads.
-pub fn warn(plan: &FirstBootPlan, found: &mut Diagnostics) {
+pub fn warn_unread_files(plan: &FirstBootPlan, found: &mut Diagnostics) {
     let mut seen = HashSet::new();
     for planned in &plan.steps {
         let Some(path) = planned.step.written_path() else { continue };
-        let (Some(at), Some(instead)) = (planned.origin.at, instead(path)) else { continue };
+        let (Some(at), Some(instead)) = (planned.origin.at, replacement_hint(path)) else { continue };
         // Ignition may append to one file many times. One warning is enough.
         if seen.insert((at, path.to_owned())) {
             let message = format!("nothing on this system reads {path}");
@@ -116,7 +116,7 @@ pub fn warn(plan: &FirstBootPlan, found: &mut Diagnostics) {
 
 #[cfg(test)]
 mod tests {
-    use super::instead;
+    use super::replacement_hint;
 
     #[test]
     fn places_of_programs_that_are_not_here_are_known() {
@@ -133,7 +133,7 @@ mod tests {
             "/etc/sysctl.conf",
             "/etc/default/grub",
         ] {
-            assert!(instead(path).is_some(), "{path}");
+            assert!(replacement_hint(path).is_some(), "{path}");
         }
         for path in [
             "/etc/systemd/network/10-site.network",
@@ -145,7 +145,7 @@ mod tests {
             "/etc/modules-load.d/site.conf",
             "/etc/sysconfig/docker",
         ] {
-            assert_eq!(instead(path), None, "{path}");
+            assert_eq!(replacement_hint(path), None, "{path}");
         }
     }
 }

@@ -61,7 +61,9 @@ fn facts(case: &Path) -> PlanFacts {
 /// `user-data`, `user-data.2`, …, `vendor-data`, `files`, each maybe a container.
 fn read(case: &Path) -> ReadResult {
     let parts = |name: &str| -> Option<Vec<PayloadPart>> {
-        fs::read(case.join(name)).ok().map(|content| container::open(name, &content, FetchPolicy::none()))
+        fs::read(case.join(name))
+            .ok()
+            .map(|content| container::open_payload(name, &content, FetchPolicy::none()))
     };
     let later = (2..10).map_while(|number| parts(&format!("user-data.{number}")));
     let user = parts("user-data").into_iter().chain(later).flatten().collect();

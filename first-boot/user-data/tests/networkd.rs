@@ -85,7 +85,7 @@ fn networkd_understands_every_unit() {
 
 /// Writes a unit for every word and every end of a range that a unit may have; says how many there are.
 fn write_samples(folder: &Path) -> usize {
-    let samples = user_data::network::samples();
+    let samples = user_data::network::sample_settings();
     for (number, (section, setting, value)) in samples.iter().enumerate() {
         let made = |kind: &str| format!("[NetDev]\nName=s{number}\nKind={kind}\n");
         let matched = format!("[Match]\nName=none{number}\n");

@@ -176,12 +176,12 @@ proptest! {
             line.is_some_and(|line| mark.column as usize <= line.chars().count() + 1)
         };
 
-        match template::expand(&text, 0, &data) {
+        match template::expand_template(&text, 0, &data) {
             Err(flaw) => prop_assert!(is_in_text(flaw.at), "{flaw:?}"),
             Ok(expansion) => for (index, line) in expansion.text.split('\n').enumerate() {
                 for column in 1..=line.chars().count() {
                     let (line, column) = (u32::try_from(index).unwrap() + 1, u32::try_from(column).unwrap());
-                    let origin = expansion.places.origin(SourceMark { part: 0, line, column, width: 1 });
+                    let origin = expansion.places.original_mark(SourceMark { part: 0, line, column, width: 1 });
                     prop_assert!(is_in_text(origin), "{line}:{column} became {origin:?}");
                 }
             },

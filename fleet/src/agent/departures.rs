@@ -19,7 +19,7 @@ use crate::{metrics::AgentTask, model::unit_name::UnitName};
 // vendor with the same name must not count again while ours still runs.
 impl FleetAgent {
     /// Stops a unit that is to go, and notes whether it is down.
-    pub(super) async fn unload(&mut self, unit: &UnitName) {
+    pub(super) async fn unload_unit(&mut self, unit: &UnitName) {
         match self.systemd.stop_unit(unit).await {
             Ok(()) => {
                 if self.activity.get(unit).is_some_and(UnitActivity::is_up) {
@@ -51,7 +51,7 @@ impl FleetAgent {
             self.activity.remove(&unit);
             self.refused.remove(&unit);
             self.errors.remove(&unit);
-            self.retries.clear(&unit);
+            self.retries.clear_unit(&unit);
             self.dirty.insert(unit);
             self.metrics.count_task(AgentTask::Unload, 1);
         }
@@ -61,7 +61,7 @@ impl FleetAgent {
     /// Makes units unknown to systemd: links first, while their files still say which there are; then the
     /// files; then what systemd has in memory of them.
     async fn remove_files(&mut self, units: &[UnitName]) {
-        if let Err(error) = self.systemd.disable(units).await {
+        if let Err(error) = self.systemd.disable_units(units).await {
             tracing::warn!(units = %join_names(units), reason = %error_chain(&error), "links to these units may be left");
         }
         for unit in units {
@@ -73,7 +73,7 @@ impl FleetAgent {
                 tracing::warn!(path = %path.display(), %error, "cannot remove a unit file");
             }
         }
-        self.reload().await;
+        self.reload_systemd().await;
         if let Err(error) = self.systemd.reset_failed(units).await {
             tracing::warn!(units = %join_names(units), reason = %error_chain(&error), "systemd still calls these units failed");
         }
@@ -81,7 +81,7 @@ impl FleetAgent {
 
     /// Removes what a fleetd left that could not disable units: until version 0.1 none could.
     pub(super) async fn remove_dangling_links(&mut self) {
-        let mut units = self.systemd.dangling(&self.settings.units_directory);
+        let mut units = self.systemd.dangling_units(&self.settings.units_directory);
         units.retain(|unit| !self.held.contains_key(unit));
         if !units.is_empty() {
             tracing::info!(units = %join_names(&units), "removing links to units that are gone");
@@ -90,11 +90,11 @@ impl FleetAgent {
     }
 
     /// Stops and forgets everything: the old way of leaving a cluster.
-    pub(super) async fn purge(&mut self, news: &mut mpsc::UnboundedReceiver<News>) {
+    pub(super) async fn purge_units(&mut self, news: &mut mpsc::UnboundedReceiver<News>) {
         self.wanted.clear();
         for unit in self.held.keys().cloned().collect::<Vec<_>>() {
             tracing::info!(%unit, "purging");
-            self.unload(&unit).await;
+            self.unload_unit(&unit).await;
         }
         self.forget_all().await;
         let patience = Instant::now() + Duration::from_mins(1);

@@ -57,7 +57,7 @@ fn kill_after(ttl: Duration) -> Duration {
 
 /// The units to guard: the fenced ones, and of those guarded before the ones that are still on their way
 /// out. A slow `ExecStop=` may take longer than the lease lives.
-fn guarded(
+fn units_to_guard(
     before: Option<&BTreeSet<UnitName>>,
     wanted: &BTreeMap<UnitName, DesiredUnit>,
     held: &BTreeMap<UnitName, ActualUnit>,
@@ -109,7 +109,7 @@ impl FenceTimers {
         wanted: &BTreeMap<UnitName, DesiredUnit>,
         held: &BTreeMap<UnitName, ActualUnit>,
     ) {
-        let units = guarded(self.covered.as_ref().map(|(units, _)| units), wanted, held);
+        let units = units_to_guard(self.covered.as_ref().map(|(units, _)| units), wanted, held);
         // The TTL is that of the lease that was granted, not of the settings: those may have changed since.
         let Some(ttl) = self.ttl else { return };
         if self.covered.as_ref() == Some(&(units.clone(), ttl)) || units.is_empty() && self.covered.is_none()
@@ -156,7 +156,7 @@ impl FenceTimers {
         if guarded && self.wound != Some(lease.renewed) && lease.renewed.elapsed() < stop_after(lease.ttl) {
             self.wound = Some(lease.renewed);
             if let Err(error) = systemd.restart_named(TIMER).await {
-                tracing::error!(reason = %error_chain(&error), "cannot wind up the guard of fenced units");
+                tracing::error!(reason = %error_chain(&error), "cannot end the guard of fenced units");
             }
         }
         self.stop_or_kill(systemd, lease, wanted, held).await
@@ -171,7 +171,7 @@ impl FenceTimers {
     ) -> Vec<UnitName> {
         let silent = lease.renewed.elapsed();
         let running = |unit: &UnitName| held.get(unit).is_some_and(|held| held.job == JobState::Launched);
-        let units = guarded(self.covered.as_ref().map(|(units, _)| units), wanted, held);
+        let units = units_to_guard(self.covered.as_ref().map(|(units, _)| units), wanted, held);
         let mut stopped = Vec::new();
         if silent >= stop_after(lease.ttl) && self.stopped_for != Some(lease.renewed) {
             self.stopped_for = Some(lease.renewed);
@@ -240,12 +240,12 @@ mod tests {
         let wanted = BTreeMap::from([(unit.clone(), wish)]);
         let nothing = BTreeMap::new();
 
-        let before = guarded(None, &wanted, &held);
+        let before = units_to_guard(None, &wanted, &held);
 
         assert_eq!(before, BTreeSet::from([unit]));
-        assert_eq!(guarded(Some(&before), &nothing, &held), before);
-        assert!(guarded(None, &nothing, &held).is_empty(), "it was never fenced");
-        assert!(guarded(Some(&before), &nothing, &BTreeMap::new()).is_empty());
+        assert_eq!(units_to_guard(Some(&before), &nothing, &held), before);
+        assert!(units_to_guard(None, &nothing, &held).is_empty(), "it was never fenced");
+        assert!(units_to_guard(Some(&before), &nothing, &BTreeMap::new()).is_empty());
     }
 
     #[test]

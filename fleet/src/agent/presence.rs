@@ -130,8 +130,8 @@ impl MachinePresence {
         // First, so that a machine whose ID changed is never there under both names.
         self.end_another(&file).await?;
         let mut revisions = self.record.subscribe();
-        let Some((lease, revision)) = self.register(&file).await? else {
-            return Ok(Registration::Occupied(self.occupant()));
+        let Some((lease, revision)) = self.register_machine(&file).await? else {
+            return Ok(Registration::Occupied(self.find_occupant()));
         };
         *exclusion = Exclusion::default();
         self.store.set_excluded(None);
@@ -154,7 +154,7 @@ impl MachinePresence {
     /// Ends the registration under a machine ID or a prefix that this machine had before.
     async fn end_another(&self, file: &LeaseFile) -> Result<(), StoreError> {
         let me = self.own_record().machine.id;
-        let Some(former) = file.clone().of_another(&me, &self.store.prefix()) else { return Ok(()) };
+        let Some(former) = file.clone().of_another(&me, &self.store.key_prefix()) else { return Ok(()) };
         if self.store.take_up(former.lease).await?.is_some() {
             self.store.revoke_lease(former.lease).await?;
         }
@@ -164,9 +164,9 @@ impl MachinePresence {
 
     /// Registers if nobody is there, or if who is there is an earlier process of this machine; by which
     /// lease, and in which revision.
-    async fn register(&self, file: &LeaseFile) -> Result<Option<(HeldLease, Revision)>, StoreError> {
+    async fn register_machine(&self, file: &LeaseFile) -> Result<Option<(HeldLease, Revision)>, StoreError> {
         let me = self.own_record().machine.id;
-        if let Some(former) = file.lease_of(&me, &self.store.prefix()) {
+        if let Some(former) = file.lease_of(&me, &self.store.key_prefix()) {
             // A changed `agent_ttl` needs a lease of its own: etcd cannot change that of one that exists.
             let lease = match self.store.take_up(former).await?.filter(|lease| lease.ttl == self.ttl) {
                 Some(lease) => lease,
@@ -175,20 +175,20 @@ impl MachinePresence {
             // By the lease and not by the boot ID: two clones of a running virtual machine have one boot
             // ID, too.
             let own = WriteCondition::LivesBy(StoreKey::Presence(me.clone()), former);
-            if let Some(revision) = self.claim(lease, own).await? {
+            if let Some(revision) = self.claim_presence(lease, own).await? {
                 return Ok(Some((lease, revision)));
             }
         }
         // Only where nobody is. The original wrote over the machine that was there, and two machines of one ID took
         // turns.
         let lease = self.store.grant_lease(self.ttl).await?;
-        let revision = self.claim(lease, WriteCondition::Absent(StoreKey::Presence(me))).await?;
+        let revision = self.claim_presence(lease, WriteCondition::Absent(StoreKey::Presence(me))).await?;
         Ok(revision.map(|revision| (lease, revision)))
     }
 
     /// Says that this machine is there if the condition holds, in which revision; gives the lease back if it
     /// does not, with whatever else lives by it: that is nobody's any more.
-    async fn claim(
+    async fn claim_presence(
         &self,
         lease: HeldLease,
         condition: WriteCondition,
@@ -198,7 +198,7 @@ impl MachinePresence {
             StoreWrite { when: vec![condition], then: vec![writes::presence_operation(&self.own_record())] };
         let committed = self.store.commit_write(&write).await?;
         if committed.succeeded {
-            self.remember(lease);
+            self.remember_lease(lease);
             return Ok(Some(committed.revision));
         }
         self.store.set_machine_lease(LeaseId::NONE);
@@ -210,18 +210,18 @@ impl MachinePresence {
         Ok(None)
     }
 
-    fn remember(&self, lease: HeldLease) {
+    fn remember_lease(&self, lease: HeldLease) {
         let registration = FormerRegistration {
             lease: lease.id,
             machine: self.own_record().machine.id,
-            prefix: self.store.prefix(),
+            prefix: self.store.key_prefix(),
         };
         if let Err(error) = registration.write(&self.lease_file) {
             tracing::warn!(path = %self.lease_file.display(), %error, "a restart of fleetd will be noticed by the cluster");
         }
     }
 
-    fn occupant(&self) -> Option<PresenceRecord> {
+    fn find_occupant(&self) -> Option<PresenceRecord> {
         let me = self.own_record().machine.id;
         self.store.with_view(|picture| picture.presence_of(&me).cloned())
     }
@@ -235,7 +235,7 @@ impl MachinePresence {
             tokio::time::sleep(Duration::from_secs(1)).await;
             return;
         };
-        let reason = exclusion.explain(&self.own_record(), &occupant, self.ttl);
+        let reason = exclusion.explain_exclusion(&self.own_record(), &occupant, self.ttl);
         self.store.set_excluded(Some(reason));
         let me = occupant.machine.id;
         let vacated = async {
@@ -271,7 +271,7 @@ impl MachinePresence {
                 // A change of ours first: it changes the record that the other branch compares with.
                 biased;
                 Ok(()) = revisions.changed() => self.write_record().await,
-                () = self.removed() => return,
+                () = self.forget_presence() => return,
             }
         }
     }
@@ -295,7 +295,7 @@ impl MachinePresence {
         }
     }
 
-    async fn removed(&self) {
+    async fn forget_presence(&self) {
         let mut changes = self.store.subscribe_changes();
         let me = self.own_record().machine.id;
         loop {

@@ -45,7 +45,7 @@ impl FleetAgent {
                 .collect();
             // No condition: a state is this machine's word about itself, and only its lease can end it.
             if let Err(error) = self.store.commit_write(&StoreWrite { when: Vec::new(), then }).await {
-                tracing::debug!(reason = %error_chain(&error), "cannot tell how units are yet");
+                tracing::debug!(reason = %error_chain(&error), "cannot read the states of units yet");
                 self.dirty.extend(chunk.iter().map(|(unit, _)| unit.clone()));
                 self.retry.get_or_insert_with(|| Instant::now() + Duration::from_millis(500));
                 // The next chunk may fit where this one did not, or reach another member.

@@ -51,7 +51,7 @@ impl Retries {
     }
 
     /// Takes in a failure; returns whether it is one that was not said yet.
-    pub(super) fn note(
+    pub(super) fn note_failure(
         &mut self,
         unit: &UnitName,
         wanted: &BTreeMap<UnitName, DesiredUnit>,
@@ -71,12 +71,12 @@ impl Retries {
     }
 
     /// The task succeeded, or what it lacked appeared: nothing holds the unit back.
-    pub(super) fn clear(&mut self, unit: &UnitName) {
+    pub(super) fn clear_unit(&mut self, unit: &UnitName) {
         self.failures.remove(unit);
     }
 
     /// The units whose tasks failed.
-    pub(super) fn units(&self) -> Vec<UnitName> {
+    pub(super) fn failed_units(&self) -> Vec<UnitName> {
         self.failures.keys().cloned().collect()
     }
 
@@ -107,7 +107,7 @@ mod tests {
         let mut said = Vec::new();
 
         for _ in 0..8 {
-            said.push(retries.note(&unit, &wanted, "bad setting", now));
+            said.push(retries.note_failure(&unit, &wanted, "bad setting", now));
             let due = retries.next_due(now).unwrap();
             assert!(retries.is_held_back(&unit, &wanted, now));
             pauses.push((due - now).as_secs());
@@ -117,19 +117,19 @@ mod tests {
 
         assert_eq!(pauses, [5, 10, 20, 40, 80, 160, 300, 300]);
         assert_eq!(said.iter().filter(|said| **said).count(), 1);
-        assert!(retries.note(&unit, &wanted, "another reason", now));
+        assert!(retries.note_failure(&unit, &wanted, "another reason", now));
     }
 
     #[test]
     fn another_wish_is_tried_at_once() {
         let ((unit, before), (_, after)) = (wanted("/bin/x"), wanted("/bin/y"));
         let (mut retries, now) = (Retries::default(), Instant::now());
-        retries.note(&unit, &before, "bad setting", now);
+        retries.note_failure(&unit, &before, "bad setting", now);
 
         assert!(!retries.is_held_back(&unit, &after, now));
         assert!(!retries.is_held_back(&unit, &BTreeMap::new(), now));
-        assert!(retries.note(&unit, &after, "bad setting", now), "of another text it is news");
-        retries.clear(&unit);
+        assert!(retries.note_failure(&unit, &after, "bad setting", now), "of another text it is news");
+        retries.clear_unit(&unit);
         assert!(!retries.is_held_back(&unit, &after, now));
     }
 }

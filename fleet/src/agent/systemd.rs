@@ -142,29 +142,29 @@ impl SystemdClient {
 
     /// Makes a unit file known.
     pub fn link_units(&self, file: &Path) -> std::io::Result<()> {
-        self.links.link(file)
+        self.links.link_unit(file)
     }
 
     /// Removes the link to a unit file, if it is still there.
     pub fn unlink_unit(&self, file: &Path) -> std::io::Result<()> {
-        self.links.unlink(file)
+        self.links.unlink_unit(file)
     }
 
     /// The units whose links lead to files in this directory that are gone.
     #[must_use]
-    pub fn dangling(&self, files: &Path) -> Vec<UnitName> {
-        self.links.dangling(files)
+    pub fn dangling_units(&self, files: &Path) -> Vec<UnitName> {
+        self.links.dangling_units(files)
     }
 
     /// Makes units part of the targets that their files name.
-    pub async fn enable(&self, paths: &[&str]) -> Result<(), SystemdError> {
+    pub async fn enable_units(&self, paths: &[&str]) -> Result<(), SystemdError> {
         // For this boot only (`runtime`), since fleetd makes the links again after each.
         self.call::<EnableUnitFiles>((paths, true, true)).await.map(drop)
     }
 
     /// Removes all links to units. systemd refuses all of a call for one name that it does not like, so
     /// each is then tried alone: one bad unit must not keep the others linked.
-    pub async fn disable(&self, units: &[UnitName]) -> Result<(), SystemdError> {
+    pub async fn disable_units(&self, units: &[UnitName]) -> Result<(), SystemdError> {
         let names: Vec<&str> = units.iter().map(UnitName::as_str).collect();
         let Err(error) = self.call::<DisableUnitFiles>((&names, true)).await else { return Ok(()) };
         // One bad name makes systemd refuse the whole call. Then each is tried alone, so that the others go

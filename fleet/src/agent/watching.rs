@@ -64,13 +64,13 @@ impl FleetAgent {
             self.unclear.extend(moving.map(|(unit, _)| unit).chain(&self.leaving).cloned());
         }
         let unclear: Vec<UnitName> = std::mem::take(&mut self.unclear).into_iter().collect();
-        self.refresh(&unclear).await;
+        self.refresh_units(&unclear).await;
         if self.reloads.next().is_some_and(|next| Instant::now() < next) {
             return false;
         }
         if self.down.is_empty() {
             if self.reloads.is_owed() {
-                self.reload().await;
+                self.reload_systemd().await;
             }
             return false;
         }
@@ -111,7 +111,7 @@ impl FleetAgent {
         Ok(())
     }
 
-    pub(super) async fn refresh(&mut self, units: &[UnitName]) {
+    pub(super) async fn refresh_units(&mut self, units: &[UnitName]) {
         if units.is_empty() {
             return;
         }
@@ -123,7 +123,7 @@ impl FleetAgent {
                 }
             }
             Err(error) => {
-                tracing::warn!(reason = %error_chain(&error), "systemd does not tell how units are");
+                tracing::warn!(reason = %error_chain(&error), "cannot read the states of units from systemd");
                 self.unclear.extend(units.iter().cloned());
                 self.ask_again.get_or_insert_with(|| Instant::now() + ASK_AGAIN);
             }

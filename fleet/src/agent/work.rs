@@ -68,9 +68,9 @@ impl FleetAgent {
             wanted.get(unit).map(|wish| required_units(unit, &wish.file)).unwrap_or_default()
         };
         // systemd refused the call: the start is still to be done, and only waits.
-        for unit in self.retries.units() {
+        for unit in self.retries.failed_units() {
             if required(&unit).iter().any(comes) {
-                self.retries.clear(&unit);
+                self.retries.clear_unit(&unit);
             }
         }
         // systemd took the call, and the job failed or will: it may not have said so yet. A start that is under
@@ -95,7 +95,7 @@ impl FleetAgent {
         // Unload before load: a unit whose content changed is in both lists.
         for unit in std::mem::take(&mut tasks.unload) {
             tracing::info!(%unit, "unloading");
-            self.unload(&unit).await;
+            self.unload_unit(&unit).await;
         }
         // Another content must not wait for the next reload that may come.
         if tasks.load.iter().any(|unit| self.down.contains(unit)) {
@@ -122,7 +122,7 @@ impl FleetAgent {
         self.fence.update_timer(&self.systemd, &self.wanted, &self.held).await;
         self.start_units(&tasks.start).await;
         let touched: Vec<UnitName> = [tasks.load, tasks.stop, tasks.restart, tasks.start].concat();
-        self.refresh(&touched).await;
+        self.refresh_units(&touched).await;
     }
 
     async fn start_units(&mut self, units: &[UnitName]) {
@@ -159,7 +159,7 @@ impl FleetAgent {
         if units.is_empty() {
             return;
         }
-        self.reload().await;
+        self.reload_systemd().await;
         let outcomes = self.systemd.start_all(&units).await;
         for (unit, outcome) in units.iter().zip(outcomes) {
             self.note_outcome(unit, "start", JobState::Launched, outcome, AgentTask::Start);
@@ -205,11 +205,11 @@ impl FleetAgent {
             true
         });
         let mut loaded: Vec<UnitName> = units.iter().filter(|unit| self.write_file(unit)).cloned().collect();
-        let enabled = self.enable(&mut loaded).await;
+        let enabled = self.enable_units(&mut loaded).await;
         // EnableUnitFiles makes links that systemd notices only when it reads its configuration anew.
         reload |= enabled;
         if reload {
-            self.reload().await;
+            self.reload_systemd().await;
         }
         if loaded.is_empty() {
             return;
@@ -222,7 +222,7 @@ impl FleetAgent {
             self.held.insert(unit.clone(), held);
             self.refused.remove(&unit);
             self.errors.remove(&unit);
-            self.retries.clear(&unit);
+            self.retries.clear_unit(&unit);
             self.dirty.insert(unit);
             self.metrics.count_task(AgentTask::Load, 1);
         }
@@ -243,7 +243,7 @@ impl FleetAgent {
 
     /// Makes those of the units part of their targets that want to be; drops those for which that failed.
     /// Returns whether systemd has to read its configuration anew.
-    async fn enable(&mut self, units: &mut Vec<UnitName>) -> bool {
+    async fn enable_units(&mut self, units: &mut Vec<UnitName>) -> bool {
         let mut asked = false;
         for unit in units.clone() {
             if !self.wanted.get(&unit).is_some_and(|wish| wish.file.has_section("Install")) {
@@ -252,7 +252,7 @@ impl FleetAgent {
             asked = true;
             // One by one: systemd refuses all of a call for one bad unit.
             let path = self.unit_path(&unit).display().to_string();
-            if let Err(error) = self.systemd.enable(&[&path]).await {
+            if let Err(error) = self.systemd.enable_units(&[&path]).await {
                 self.report_failure(&unit, "load", &error);
                 units.retain(|each| *each != unit);
             }
@@ -261,7 +261,7 @@ impl FleetAgent {
     }
 
     /// Has systemd read its configuration anew; if it cannot now, later.
-    pub(super) async fn reload(&mut self) {
+    pub(super) async fn reload_systemd(&mut self) {
         self.metrics.count_task(AgentTask::Reload, 1);
         let began = Instant::now();
         match self.systemd.reload_manager().await {
@@ -293,7 +293,7 @@ impl FleetAgent {
                 }
                 self.refused.remove(unit);
                 self.errors.remove(unit);
-                self.retries.clear(unit);
+                self.retries.clear_unit(unit);
                 self.metrics.count_task(task, 1);
             }
             Err(error) => self.report_failure(unit, verb, &error),
@@ -304,7 +304,7 @@ impl FleetAgent {
     /// Says why a task failed, once for each reason, and lets it be tried again.
     pub(super) fn report_failure(&mut self, unit: &UnitName, verb: &str, error: &dyn std::error::Error) {
         let reason = format!("cannot {verb}: {}", error_chain(error));
-        if self.retries.note(unit, &self.wanted, &reason, Instant::now()) {
+        if self.retries.note_failure(unit, &self.wanted, &reason, Instant::now()) {
             tracing::warn!(%unit, %reason, "the unit is not as wanted; trying again, less and less often");
         }
         self.metrics.count_task(AgentTask::Failure, 1);

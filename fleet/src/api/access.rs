@@ -20,11 +20,11 @@ use tokio_rustls::rustls::server::ParsedCertificate;
 const FLEET_LOCK: [&str; 2] = ["/v1/pre-reboot", "/v1/steady-state"];
 
 /// What a connection may ask for.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AccessRole {
     /// Everything.
     Admin,
-    /// To take and give back its own reboot slot.
+    /// To acquire and release its own reboot slot.
     Lock,
     /// Nothing.
     None,
@@ -33,14 +33,14 @@ pub enum AccessRole {
 }
 
 /// Who is at the other end of a connection, as far as rights depend on it.
-#[derive(Clone, Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Caller {
     access: AccessRole,
     name: Name,
 }
 
 /// Whose reboot slots a caller may take and give back.
-#[derive(Clone, Debug)]
+#[derive(Debug, Clone)]
 enum Name {
     /// Anybody's.
     Any,
@@ -52,7 +52,7 @@ enum Name {
 
 impl Caller {
     /// Somebody whose rights are bound to no name.
-    pub(super) const fn of(access: AccessRole) -> Self {
+    pub(super) const fn with_role(access: AccessRole) -> Self {
         Self { access, name: Name::Any }
     }
 
@@ -82,7 +82,7 @@ fn is_named(certificate: &CertificateDer<'_>, id: &str) -> bool {
 }
 
 /// Which users of a unix socket may do what. Root may do everything.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct UnixGroups {
     /// Members may do everything; without it, anybody who can open the socket may, as it always was.
     pub admin: Option<String>,
@@ -114,13 +114,13 @@ impl UnixGroups {
     }
 
     /// A peer with its rights.
-    pub(super) fn caller(&self, uid: u32, gid: u32) -> Caller {
+    pub(super) fn identify_peer(&self, uid: u32, gid: u32) -> Caller {
         let access = self.access_of(uid, gid);
         match &self.lock {
             Some((_, machine)) if access == AccessRole::Lock => {
                 Caller { access, name: Name::Machine(machine.clone()) }
             }
-            _ => Caller::of(access),
+            _ => Caller::with_role(access),
         }
     }
 }
@@ -139,13 +139,13 @@ fn is_member(name: &str, uid: u32, gid: u32) -> bool {
 }
 
 /// Who sent a request.
-pub(super) fn caller(request: &Request) -> Caller {
+pub(super) fn request_caller(request: &Request) -> Caller {
     let known = request.extensions().get::<ConnectInfo<Caller>>();
-    known.map_or(Caller::of(AccessRole::None), |ConnectInfo(caller)| caller.clone())
+    known.map_or(Caller::with_role(AccessRole::None), |ConnectInfo(caller)| caller.clone())
 }
 
 /// What the connection of a request may ask for.
-pub(super) fn of(request: &Request) -> AccessRole {
+pub(super) fn request_role(request: &Request) -> AccessRole {
     request
         .extensions()
         .get::<ConnectInfo<Caller>>()
@@ -153,10 +153,10 @@ pub(super) fn of(request: &Request) -> AccessRole {
 }
 
 /// Whether a request may do what it asks for, by its method and path alone; if not, why.
-pub(super) fn check(request: &Request) -> Result<(), ApiRefusal> {
+pub(super) fn check_access(request: &Request) -> Result<(), ApiRefusal> {
     let reads = matches!(*request.method(), Method::GET | Method::HEAD);
     let forbidden = |message: String| Err(ApiRefusal::new(StatusCode::FORBIDDEN, message));
-    match of(request) {
+    match request_role(request) {
         AccessRole::Admin => Ok(()),
         AccessRole::Read if reads => Ok(()),
         // Which slot it may be, the body says.
@@ -165,7 +165,7 @@ pub(super) fn check(request: &Request) -> Result<(), ApiRefusal> {
             forbidden(format!("{} needs the admin role; this connection may only read", request.method()))
         }
         AccessRole::Lock => {
-            forbidden("this connection may only take and give back its own reboot slot".to_owned())
+            forbidden("this connection may only acquire and release its own reboot slot".to_owned())
         }
         AccessRole::None => forbidden("this connection has no role".to_owned()),
     }
@@ -173,7 +173,7 @@ pub(super) fn check(request: &Request) -> Result<(), ApiRefusal> {
 
 /// Lets a request through if its connection may ask for it.
 pub(super) async fn authorize_request(request: Request, next: Next) -> Response {
-    match check(&request) {
+    match check_access(&request) {
         Ok(()) => next.run(request).await,
         Err(refusal) => refusal.into_response(),
     }
@@ -216,11 +216,11 @@ mod tests {
         let lock = Some(("root".to_owned(), "m1".to_owned()));
         let groups = UnixGroups { lock, ..groups(Some("no-such-group"), Some("no-such-group")) };
 
-        let caller = groups.caller(65534, 0);
+        let caller = groups.identify_peer(65534, 0);
 
         assert_eq!(caller.access, AccessRole::Lock);
         assert!(caller.may_hold("m1") && !caller.may_hold("m2"));
-        assert!(groups.caller(0, 0).may_hold("m2"), "an admin may hold any");
+        assert!(groups.identify_peer(0, 0).may_hold("m2"), "an admin may hold any");
     }
 
     #[test]

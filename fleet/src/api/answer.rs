@@ -37,7 +37,7 @@ impl ApiRefusal {
         Self::new(StatusCode::NOT_FOUND, message)
     }
 
-    pub(super) fn message(&self) -> &str {
+    pub(super) fn refusal_message(&self) -> &str {
         &self.message
     }
 
@@ -96,7 +96,7 @@ pub(super) async fn read_body(body: Body) -> Result<Bytes, ApiRefusal> {
 /// Reads the first JSON value of a body; what follows it is not looked at, as it never was. Bytes that are
 /// no UTF-8 are read as Go reads them: the original took unit files that were saved as Latin-1.
 pub(super) fn decode_first<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, serde_json::Error> {
-    let text = DecodedText::of(bytes).text;
+    let text = DecodedText::decode_bytes(bytes).text;
     serde_json::Deserializer::from_str(&text)
         .into_iter()
         .next()

@@ -26,7 +26,7 @@ const LARGE_AT_ONCE: usize = 8;
 const DEADLINE: Duration = Duration::from_secs(40);
 
 /// Turns for large bodies.
-#[derive(Clone, Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Turns(Arc<Semaphore>);
 
 impl Default for Turns {
@@ -40,15 +40,15 @@ impl Default for Turns {
 /// small body is read; who has no role is not listened to.
 pub(super) async fn read_ahead(State(turns): State<Turns>, request: Request, next: Next) -> Response {
     // Before a byte is read, so that who has no role costs no memory.
-    let access = access::of(&request);
+    let access = access::request_role(&request);
     if access == AccessRole::None {
-        return closing(next.run(request).await);
+        return close_connection(next.run(request).await);
     }
     let may_be_large =
         access == AccessRole::Admin && !matches!(*request.method(), Method::GET | Method::HEAD);
-    let (limit, allowed) = (if may_be_large { MAX_BODY } else { SMALL }, access::check(&request));
+    let (limit, allowed) = (if may_be_large { MAX_BODY } else { SMALL }, access::check_access(&request));
     let (head, body) = request.into_parts();
-    let outcome = tokio::time::timeout(DEADLINE, collect(body, limit, &turns.0)).await;
+    let outcome = tokio::time::timeout(DEADLINE, collect_body(body, limit, &turns.0)).await;
     let late = || {
         let message = format!("the body did not arrive within {} s", DEADLINE.as_secs());
         ApiRefusal::new(StatusCode::REQUEST_TIMEOUT, message)
@@ -56,18 +56,18 @@ pub(super) async fn read_ahead(State(turns): State<Turns>, request: Request, nex
     match (allowed, outcome.unwrap_or_else(|_| Err(late()))) {
         (Ok(()), Ok((bytes, _turn))) => next.run(Request::from_parts(head, bytes.into())).await,
         (Err(refusal), Ok(_)) => refusal.into_response(),
-        (Err(refusal), Err(_)) | (Ok(()), Err(refusal)) => closing(refusal.into_response()),
+        (Err(refusal), Err(_)) | (Ok(()), Err(refusal)) => close_connection(refusal.into_response()),
     }
 }
 
 /// What is left of the request is not read, so that nothing can follow it.
-fn closing(mut response: Response) -> Response {
+fn close_connection(mut response: Response) -> Response {
     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     response
 }
 
 /// The whole body, and the turn that a large one has as long as it is held.
-async fn collect(
+async fn collect_body(
     body: Body,
     limit: usize,
     turns: &Arc<Semaphore>,
@@ -105,7 +105,7 @@ mod tests {
         turns: &Turns,
     ) -> Result<Option<OwnedSemaphorePermit>, ApiRefusal> {
         let body = Body::from(vec![b' '; size]);
-        collect(body, limit, &turns.0).await.map(|(bytes, turn)| {
+        collect_body(body, limit, &turns.0).await.map(|(bytes, turn)| {
             assert_eq!(bytes.len(), size);
             turn
         })

@@ -116,7 +116,7 @@ pub(super) async fn steady_state<R: Registry, L: RebootLocks>(
     let outcome = async {
         let caller = read_caller(request).await?;
         // Undrained before the slot is free: if this fails, the caller comes again and still holds it.
-        let held = api.locks.group(&caller.group).await?.holder(&caller.id).is_some();
+        let held = api.locks.group(&caller.group).await?.slot_holder(&caller.id).is_some();
         if held && api.drain_on_lock {
             fill_machine(&*api.registry, &caller.id).await?;
         }
@@ -146,9 +146,9 @@ async fn read_caller(request: Request) -> Result<LockCaller, LockFailure> {
         let text = "header \"fleet-lock-protocol: true\" is missing";
         return Err(LockFailure::new(StatusCode::BAD_REQUEST, "missing_header", text));
     }
-    let connection = access::caller(&request);
+    let connection = access::request_caller(&request);
     let bytes = read_body(request.into_body()).await.map_err(|refusal: ApiRefusal| {
-        LockFailure::new(StatusCode::BAD_REQUEST, "decode_error", refusal.message())
+        LockFailure::new(StatusCode::BAD_REQUEST, "decode_error", refusal.refusal_message())
     })?;
     let message: LockMessage = decode_first(&bytes)
         .map_err(|error| LockFailure::new(StatusCode::BAD_REQUEST, "decode_error", error))?;
@@ -160,7 +160,7 @@ async fn read_caller(request: Request) -> Result<LockCaller, LockFailure> {
     let group = GroupName::parse(&group).map_err(|error| identity(error.to_string()))?;
     if !connection.may_hold(&id) {
         let text = format!(
-            "this connection may not take or give back the slot of {id:?}: its role is bound to another name"
+            "this connection may not acquire or release the slot of {id:?}: its role is bound to another name"
         );
         return Err(LockFailure::new(StatusCode::FORBIDDEN, "forbidden", text));
     }

@@ -22,11 +22,11 @@ pub(super) const FLEET_LOCK: &str = "fleet-lock-protocol";
 const TUNNEL: &str = "domain-sock";
 
 /// The address of ours that a connection was made to; `None` on a unix socket.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Dialled(pub(super) Option<IpAddr>);
 
 /// The names by which this server may be called.
-#[derive(Clone, Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Hosts(Arc<[String]>);
 
 impl Hosts {

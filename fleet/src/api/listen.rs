@@ -51,7 +51,8 @@ where
     let judge = move |stream: &UnixStream| {
         let peer = stream.peer_cred();
         let uid = peer.as_ref().ok().map(tokio::net::unix::UCred::uid);
-        let caller = peer.map_or(Caller::of(AccessRole::None), |peer| groups.caller(peer.uid(), peer.gid()));
+        let caller = peer
+            .map_or(Caller::with_role(AccessRole::None), |peer| groups.identify_peer(peer.uid(), peer.gid()));
         Guest { caller, peer: Peer::of_user(uid), local: None }
     };
     serve_listener(listener, router, judge, stop).await;
@@ -70,7 +71,8 @@ pub async fn serve_tcp<S>(
 where
     S: Future<Output = ()> + Send + 'static,
 {
-    let judge = move |stream: &TcpStream| Guest { caller: Caller::of(access), ..Guest::of_tcp(stream) };
+    let judge =
+        move |stream: &TcpStream| Guest { caller: Caller::with_role(access), ..Guest::of_tcp(stream) };
     let router = router
         .layer(from_fn(forgery::refuse_forged))
         .layer(from_fn_with_state(Hosts::new(hosts), forgery::refuse_foreign_host));
@@ -92,7 +94,7 @@ where
     let identity = identity.clone();
     let judge = move |stream: &TlsStream<TcpStream>| {
         let (tcp, tls) = stream.get_ref();
-        Guest { caller: identity.caller(tls.peer_certificates()), ..Guest::of_tcp(tcp) }
+        Guest { caller: identity.identify_caller(tls.peer_certificates()), ..Guest::of_tcp(tcp) }
     };
     serve_listener(listener, router.layer(from_fn(forgery::refuse_forged)), judge, stop).await;
     Ok(())
@@ -112,7 +114,7 @@ impl Guest {
     fn of_tcp(stream: &TcpStream) -> Self {
         let peer = stream.peer_addr().map_or(Peer::User(None), |peer| Peer::of_address(peer.ip()));
         let local = stream.local_addr().ok().map(|local| local.ip());
-        Self { caller: Caller::of(AccessRole::None), peer, local }
+        Self { caller: Caller::with_role(AccessRole::None), peer, local }
     }
 }
 
@@ -128,11 +130,11 @@ where
         loop {
             // A place first and the connection second: who finds no place waits in the kernel's queue,
             // where he costs us nothing.
-            let place = connections.place().await;
+            let place = connections.reserve_place().await;
             let (stream, _) = listener.accept().await;
             let guest = judge(&stream);
             let peer = guest.peer;
-            if let Some(counted) = connections.admit(place, peer) {
+            if let Some(counted) = connections.admit_peer(place, peer) {
                 tokio::spawn(serve_one(stream, router.clone(), guest, counted, stopped.clone()));
             } else {
                 tracing::debug!(?peer, "a connection too many of one peer is closed");

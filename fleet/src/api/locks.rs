@@ -104,7 +104,7 @@ pub(crate) fn to_wire(name: &GroupName, semaphore: &GroupSemaphore) -> LockGroup
         since: holder.since,
     });
     LockGroup {
-        available: semaphore.available(),
+        available: semaphore.available_slots(),
         group: name.to_string(),
         holders: holders.collect(),
         max: semaphore.max,

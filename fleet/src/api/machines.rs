@@ -27,7 +27,7 @@ pub(super) async fn serve_machines<R: Registry, L: RebootLocks>(
             let token = page_token(request.uri(), api.token_limit)?;
             let (machines, next) =
                 token.cut_page(api.registry.read(|cluster| cluster.machines.values().map(to_wire).collect()));
-            let next_page_token = next.map(PageToken::encode).unwrap_or_default();
+            let next_page_token = next.map(PageToken::encode_token).unwrap_or_default();
             Ok(json_response(StatusCode::OK, &MachinePage { machines, next_page_token }))
         }
         Method::PATCH => {
@@ -67,7 +67,7 @@ fn read_operation(operation: &MetadataOperation) -> Result<RegistryCommand, ApiR
     }
     let (machine, key) =
         read_path(&operation.path).ok_or_else(|| ApiRefusal::bad_request("machine metadata path invalid"))?;
-    let value = Some(operation.value.text().to_owned()).filter(|_| operation.op != "remove");
+    let value = Some(operation.value.value_text().to_owned()).filter(|_| operation.op != "remove");
     if value.as_ref().is_some_and(String::is_empty) {
         return Err(ApiRefusal::bad_request("invalid value: add and replace require a value"));
     }

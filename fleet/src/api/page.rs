@@ -12,7 +12,7 @@ use base64::engine::general_purpose::URL_SAFE;
 pub const DEFAULT_LIMIT: u16 = 100;
 
 /// A position in a paged list.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PageToken {
     /// Entries per page.
     pub limit: u16,
@@ -21,7 +21,7 @@ pub struct PageToken {
 }
 
 /// Why a page token was refused.
-#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[expect(missing_docs, reason = "the messages are the documentation")]
 pub enum PageTokenError {
     #[error("illegal base64 data at input byte {at}")]
@@ -39,7 +39,7 @@ pub enum PageTokenError {
 impl PageToken {
     /// The first page.
     #[must_use]
-    pub const fn first(limit: u16) -> Self {
+    pub const fn first_page(limit: u16) -> Self {
         Self { limit, page: 1 }
     }
 
@@ -48,11 +48,11 @@ impl PageToken {
         mut values: impl Iterator<Item = &'a str>,
         limit: u16,
     ) -> Result<Self, PageTokenError> {
-        let Some(text) = values.next() else { return Ok(Self::first(limit)) };
+        let Some(text) = values.next() else { return Ok(Self::first_page(limit)) };
         if values.next().is_some() {
             return Err(PageTokenError::TooMany);
         }
-        let token = Self::decode(text)?;
+        let token = Self::decode_token(text)?;
         // The original refused it, too: a page of another size would begin elsewhere.
         if token.limit != limit {
             return Err(PageTokenError::Limit { limit });
@@ -64,7 +64,7 @@ impl PageToken {
     }
 
     /// Reads a token, whatever it says.
-    pub fn decode(text: &str) -> Result<Self, PageTokenError> {
+    pub fn decode_token(text: &str) -> Result<Self, PageTokenError> {
         let bytes = URL_SAFE
             .decode(text)
             .map_err(|error| PageTokenError::Base64 { at: error_offset(&error, text) })?;
@@ -79,7 +79,7 @@ impl PageToken {
 
     /// Writes the token.
     #[must_use]
-    pub fn encode(self) -> String {
+    pub fn encode_token(self) -> String {
         let ([a, b], [c, d]) = (self.limit.to_le_bytes(), self.page.to_le_bytes());
         URL_SAFE.encode([a, b, c, d])
     }
@@ -119,8 +119,8 @@ mod tests {
 
     #[test]
     fn the_known_vectors_hold() {
-        assert_eq!(PageToken { limit: 100, page: 2 }.encode(), "ZAACAA==");
-        assert_eq!(PageToken::decode("EwBMLg=="), Ok(PageToken { limit: 19, page: 11852 }));
+        assert_eq!(PageToken { limit: 100, page: 2 }.encode_token(), "ZAACAA==");
+        assert_eq!(PageToken::decode_token("EwBMLg=="), Ok(PageToken { limit: 19, page: 11852 }));
     }
 
     #[test]
@@ -128,7 +128,7 @@ mod tests {
         let refusals = [
             (query(&["EwBMLg=="], 100), "token limit must be 100"),
             (
-                query(&[&PageToken { limit: 100, page: 0 }.encode()], 100),
+                query(&[&PageToken { limit: 100, page: 0 }.encode_token()], 100),
                 "token page must be greater than zero",
             ),
             (query(&["ZAACAA==", "ZAACAA=="], 100), "too many values for page token"),
@@ -144,10 +144,10 @@ mod tests {
 
     #[test]
     fn an_exact_multiple_ends_with_one_empty_page() {
-        let (items, next) = PageToken::first(2).cut_page(vec![1, 2]);
+        let (items, next) = PageToken::first_page(2).cut_page(vec![1, 2]);
         assert_eq!((items, next), (vec![1, 2], Some(PageToken { limit: 2, page: 2 })));
         assert_eq!(next.unwrap().cut_page(vec![1, 2]), (vec![], None));
-        assert_eq!(PageToken::first(2).cut_page(vec![1]), (vec![1], None));
+        assert_eq!(PageToken::first_page(2).cut_page(vec![1]), (vec![1], None));
     }
 
     #[test]
@@ -161,7 +161,7 @@ mod tests {
         #[test]
         fn pages_joined_are_the_list(length in 0usize..700, limit in 1u16..50) {
             let all: Vec<_> = (0..length).collect();
-            let (mut joined, mut token) = (Vec::new(), Some(PageToken::first(limit)));
+            let (mut joined, mut token) = (Vec::new(), Some(PageToken::first_page(limit)));
             while let Some(this) = token {
                 let (items, next) = this.cut_page(all.clone());
                 joined.extend(items);
@@ -174,12 +174,12 @@ mod tests {
         #[test]
         fn a_token_survives_the_wire(limit: u16, page: u16) {
             let token = PageToken { limit, page };
-            prop_assert_eq!(PageToken::decode(&token.encode()), Ok(token));
+            prop_assert_eq!(PageToken::decode_token(&token.encode_token()), Ok(token));
         }
 
         #[test]
         fn any_text_is_read_or_refused(text in any::<String>()) {
-            let _ = PageToken::decode(&text);
+            let _ = PageToken::decode_token(&text);
         }
     }
 }

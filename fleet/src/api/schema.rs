@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::io;
 
 /// One line of a unit file: `name=value` in `[section]`.
-#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct UnitOption {
     /// The key.
@@ -38,7 +38,7 @@ impl From<&unit_file::UnitOption> for UnitOption {
 }
 
 /// A submitted unit: what it says, what is wanted of it, where it is.
-#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct ApiUnit {
     /// Whether its text was changed and has not proved well yet; not in the original.
@@ -69,7 +69,7 @@ pub struct ApiUnit {
 }
 
 /// What systemd says of one unit on one machine.
-#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct UnitState {
     /// SHA-1 of the canonical unit text, in hexadecimal.
@@ -97,7 +97,7 @@ pub struct UnitState {
 }
 
 /// A member of the cluster.
-#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ApiMachine {
     /// Whether its units are being moved away; not in the original.
@@ -119,7 +119,7 @@ pub struct ApiMachine {
 }
 
 /// A page of `/units`.
-#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct UnitPage {
     /// Where the next page starts; empty on the last.
@@ -131,7 +131,7 @@ pub struct UnitPage {
 }
 
 /// A page of `/state`.
-#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct UnitStatePage {
     /// Where the next page starts; empty on the last.
@@ -143,7 +143,7 @@ pub struct UnitStatePage {
 }
 
 /// A page of `/machines`.
-#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct MachinePage {
     /// The machines, sorted by id.
@@ -155,14 +155,14 @@ pub struct MachinePage {
 }
 
 /// The body of every answer that is not a success.
-#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct ErrorBody {
     /// What went wrong.
     pub error: ErrorEntity,
 }
 
 /// What went wrong, for a machine and for a person.
-#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct ErrorEntity {
     /// The HTTP status once more.
     pub code: u16,
@@ -172,7 +172,7 @@ pub struct ErrorEntity {
 }
 
 /// One step of `PATCH /machines`.
-#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(default)]
 pub struct MetadataOperation {
     /// `add`, `remove` or `replace`.
@@ -187,7 +187,7 @@ pub struct MetadataOperation {
 }
 
 /// A label's new value: the server always read an object, its manual always showed a string.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(untagged)]
 pub enum MetadataValue {
     /// `"x"`
@@ -209,7 +209,7 @@ impl Default for MetadataValue {
 impl MetadataValue {
     /// The value, whichever way it came.
     #[must_use]
-    pub fn text(&self) -> &str {
+    pub fn value_text(&self) -> &str {
         match self {
             Self::Bare(value) | Self::Nested { value } => value,
         }
@@ -217,7 +217,7 @@ impl MetadataValue {
 }
 
 /// Why a unit is where it is, or nowhere.
-#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct UnitExplanation {
     /// How far the unit got, as in [`ApiUnit`].
@@ -242,7 +242,7 @@ pub struct UnitExplanation {
 }
 
 /// What one machine says to one unit.
-#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct MachineVerdict {
     /// Whether it could run the unit.
@@ -257,7 +257,7 @@ pub struct MachineVerdict {
 }
 
 /// Asks that units be spread again.
-#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct RebalanceRequest {
     /// Only tell the moves.
@@ -268,7 +268,7 @@ pub struct RebalanceRequest {
 }
 
 /// How units were spread.
-#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct RebalanceResult {
     /// The moves, in the order they are made.
@@ -277,7 +277,7 @@ pub struct RebalanceResult {
 }
 
 /// A unit that goes from one machine to another.
-#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct UnitMove {
     /// The machine it leaves.
@@ -289,7 +289,7 @@ pub struct UnitMove {
 }
 
 /// The groups of reboot slots.
-#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct LockGroups {
     /// The groups, by name.
@@ -298,7 +298,7 @@ pub struct LockGroups {
 }
 
 /// The reboot slots of one group.
-#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct LockGroup {
     /// How many slots are free.
@@ -313,7 +313,7 @@ pub struct LockGroup {
 }
 
 /// Who holds a reboot slot.
-#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct LockHolder {
     /// The holder, mostly a machine id.
@@ -432,7 +432,7 @@ mod tests {
                        {"op":"add","path":"/m/metadata/k","value":"x"},{"op":"remove","path":"/m/metadata/k"}]"#;
         let operations: Vec<MetadataOperation> = serde_json::from_str(body).unwrap();
 
-        assert_eq!(operations.iter().map(|each| each.value.text()).collect::<Vec<_>>(), ["x", "x", ""]);
+        assert_eq!(operations.iter().map(|each| each.value.value_text()).collect::<Vec<_>>(), ["x", "x", ""]);
     }
 
     proptest! {

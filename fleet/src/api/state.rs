@@ -67,7 +67,7 @@ fn state_page(
         states.filter(|state| machine.is_none_or(|machine| state.machine.as_str() == machine)).collect();
     let (states, next) = token.cut_page(states);
     UnitStatePage {
-        next_page_token: next.map(PageToken::encode).unwrap_or_default(),
+        next_page_token: next.map(PageToken::encode_token).unwrap_or_default(),
         states: states.into_iter().map(to_wire).collect(),
     }
 }

@@ -130,7 +130,7 @@ fn valid_file(name: &UnitName, options: &[UnitOption]) -> Result<UnitFile, ApiRe
 fn unit_page(cluster: &Cluster, token: PageToken) -> UnitPage {
     let (units, next) = token.cut_page(cluster.units.values().collect());
     UnitPage {
-        next_page_token: next.map(PageToken::encode).unwrap_or_default(),
+        next_page_token: next.map(PageToken::encode_token).unwrap_or_default(),
         units: units.into_iter().map(|unit| to_wire(cluster, unit)).collect(),
     }
 }

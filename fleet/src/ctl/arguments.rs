@@ -43,7 +43,7 @@ pub struct Arguments {
 }
 
 /// Flags that every verb takes; each is also read from `FLEETCTL_<NAME>`.
-#[derive(Args, Clone, Debug, Default)]
+#[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Global options")]
 pub struct GlobalArguments {
     /// TLS certificate authority: who may have signed the server's certificate
@@ -163,7 +163,7 @@ pub enum Verb {
 }
 
 /// Units, by name or by path.
-#[derive(Args, Debug)]
+#[derive(Debug, Args)]
 pub struct UnitNames {
     /// Unit names or paths of unit files
     #[arg(value_name = "UNIT")]
@@ -171,7 +171,7 @@ pub struct UnitNames {
 }
 
 /// How a table is printed.
-#[derive(Args, Debug)]
+#[derive(Debug, Args)]
 pub struct TableArguments {
     /// Columns to print, separated by commas; an unknown one prints the choice
     #[arg(long, value_name = "COLUMNS")]
@@ -185,7 +185,7 @@ pub struct TableArguments {
 }
 
 /// How long a verb waits for its effect.
-#[derive(Args, Clone, Copy, Debug)]
+#[derive(Debug, Clone, Copy, Args)]
 pub struct WaitArguments {
     /// Give up after this many times two seconds; 0 waits for ever
     #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true)]
@@ -196,7 +196,7 @@ pub struct WaitArguments {
 }
 
 /// What holds for every verb that creates units.
-#[derive(Args, Clone, Copy, Debug)]
+#[derive(Debug, Clone, Copy, Args)]
 pub struct CreateArguments {
     /// Replace units whose file differs from the submitted one
     #[arg(long)]
@@ -207,7 +207,7 @@ pub struct CreateArguments {
 }
 
 /// Arguments of `load` and `start`.
-#[derive(Args, Debug)]
+#[derive(Debug, Args)]
 pub struct LaunchArguments {
     #[command(flatten)]
     #[expect(missing_docs, reason = "documented at its type")]
@@ -221,7 +221,7 @@ pub struct LaunchArguments {
 }
 
 /// Arguments of `submit`.
-#[derive(Args, Debug)]
+#[derive(Debug, Args)]
 pub struct SubmitArguments {
     #[command(flatten)]
     #[expect(missing_docs, reason = "documented at its type")]
@@ -232,7 +232,7 @@ pub struct SubmitArguments {
 }
 
 /// Arguments of `stop` and `unload`.
-#[derive(Args, Debug)]
+#[derive(Debug, Args)]
 pub struct StopArguments {
     #[command(flatten)]
     #[expect(missing_docs, reason = "documented at its type")]
@@ -243,7 +243,7 @@ pub struct StopArguments {
 }
 
 /// Arguments of `destroy`.
-#[derive(Args, Debug)]
+#[derive(Debug, Args)]
 pub struct DestroyArguments {
     #[command(flatten)]
     #[expect(missing_docs, reason = "documented at its type")]
@@ -254,7 +254,7 @@ pub struct DestroyArguments {
 }
 
 /// Arguments of `restart`.
-#[derive(Args, Debug)]
+#[derive(Debug, Args)]
 pub struct RestartArguments {
     /// Give up after this many times two seconds; 0 waits for ever
     #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true)]
@@ -268,7 +268,7 @@ pub struct RestartArguments {
 }
 
 /// Arguments of `status`.
-#[derive(Args, Debug)]
+#[derive(Debug, Args)]
 pub struct StatusArguments {
     /// Accepted and ignored: old scripts have it
     #[arg(long, hide = true)]
@@ -282,7 +282,7 @@ pub struct StatusArguments {
 }
 
 /// Arguments of `journal`.
-#[derive(Args, Debug)]
+#[derive(Debug, Args)]
 pub struct JournalArguments {
     /// Go on printing new entries
     #[arg(long, short, alias = "f")]
@@ -305,7 +305,7 @@ pub struct JournalArguments {
 }
 
 /// Arguments of `ssh`.
-#[derive(Args, Debug)]
+#[derive(Debug, Args)]
 pub struct SshArguments {
     /// Forward the local ssh-agent to the machine
     #[arg(long, short = 'A', alias = "A")]
@@ -325,7 +325,7 @@ pub struct SshArguments {
 }
 
 /// Arguments of `fd-forward`.
-#[derive(Args, Debug)]
+#[derive(Debug, Args)]
 pub struct FdForwardArguments {
     /// The socket's path
     #[arg(value_name = "SOCKET")]
@@ -333,7 +333,7 @@ pub struct FdForwardArguments {
 }
 
 /// Arguments of `drain`.
-#[derive(Args, Debug)]
+#[derive(Debug, Args)]
 pub struct DrainArguments {
     /// The machine, by its id or the start of it
     pub machine: String,
@@ -346,14 +346,14 @@ pub struct DrainArguments {
 }
 
 /// Arguments of `undrain`.
-#[derive(Args, Debug)]
+#[derive(Debug, Args)]
 pub struct UndrainArguments {
     /// The machine, by its id or the start of it
     pub machine: String,
 }
 
 /// Arguments of `rebalance`.
-#[derive(Args, Debug)]
+#[derive(Debug, Args)]
 pub struct RebalanceArguments {
     /// Only print the moves
     #[arg(long)]
@@ -364,7 +364,7 @@ pub struct RebalanceArguments {
 }
 
 /// Arguments of `top`.
-#[derive(Args, Debug)]
+#[derive(Debug, Args)]
 pub struct TopArguments {
     /// Seconds between two looks
     #[arg(long, value_name = "SECONDS", default_value_t = 2)]
@@ -375,7 +375,7 @@ pub struct TopArguments {
 }
 
 /// Arguments of `import`.
-#[derive(Args, Debug)]
+#[derive(Debug, Args)]
 pub struct ImportArguments {
     /// Only print what would be done
     #[arg(long)]
@@ -395,7 +395,7 @@ pub struct ImportArguments {
 }
 
 /// Arguments of `completions`.
-#[derive(Args, Debug)]
+#[derive(Debug, Args)]
 pub struct CompletionsArguments {
     /// The shell
     pub shell: clap_complete::Shell,

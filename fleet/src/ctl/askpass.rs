@@ -21,7 +21,7 @@ const QUESTION: &str = "continue connecting";
 const LONGEST: usize = 256;
 
 /// Has ssh ask us, if our standard input is no terminal.
-pub fn prepare(command: &mut Command) {
+pub fn prepare_ssh(command: &mut Command) {
     if io::stdin().is_terminal() {
         return;
     }
@@ -36,16 +36,19 @@ pub fn prepare(command: &mut Command) {
 
 /// The prompt, if this process was started by ssh to ask. No verb contains a space, and every prompt does.
 #[must_use]
-pub fn prompt(words: &[OsString], environment: &dyn Fn(&str) -> Option<String>) -> Option<(String, String)> {
+pub fn ssh_prompt(
+    words: &[OsString],
+    environment: &dyn Fn(&str) -> Option<String>,
+) -> Option<(String, String)> {
     let [_, prompt] = words else { return None };
     let prompt = prompt.to_str().filter(|prompt| prompt.contains(' '))?;
     Some((prompt.to_owned(), environment(INPUT)?))
 }
 
 /// Asks, and prints the answer for ssh; the exit status.
-pub fn run(prompt: &str, input: &str, out: &mut dyn Write, err: &mut dyn Write) -> u8 {
+pub fn run_askpass(prompt: &str, input: &str, out: &mut dyn Write, err: &mut dyn Write) -> u8 {
     let _ = write!(err, "{}", printable_lines(prompt));
-    let answer = if prompt.contains(QUESTION) { question(input) } else { secret() };
+    let answer = if prompt.contains(QUESTION) { read_answer(input) } else { read_secret() };
     match answer {
         Ok(Some(answer)) => u8::from(writeln!(out, "{answer}").and_then(|()| out.flush()).is_err()),
         Ok(None) => 1,
@@ -57,7 +60,7 @@ pub fn run(prompt: &str, input: &str, out: &mut dyn Write, err: &mut dyn Write) 
 }
 
 /// The line that stands next in our standard input; nothing at its end.
-fn question(input: &str) -> io::Result<Option<String>> {
+fn read_answer(input: &str) -> io::Result<Option<String>> {
     // What ssh hands on is the same pipe or file at the same place; only a tunnel's ssh has another.
     let own = std::fs::read_link("/proc/self/fd/0").ok();
     let line = if own.is_some() && own == std::fs::read_link(input).ok() {
@@ -93,7 +96,7 @@ fn read_line(input: &mut dyn Read) -> io::Result<Option<String>> {
 }
 
 /// A passphrase or password, from the terminal as ever, and never from what is piped to a command.
-fn secret() -> io::Result<Option<String>> {
+fn read_secret() -> io::Result<Option<String>> {
     use nix::sys::termios::{LocalFlags, SetArg, tcgetattr, tcsetattr};
     let mut terminal = File::options().read(true).write(true).open("/dev/tty")?;
     let before = tcgetattr(&terminal)?;
@@ -125,9 +128,9 @@ mod tests {
         let words = |line: &[&str]| line.iter().map(OsString::from).collect::<Vec<_>>();
         let question = "Are you sure you want to continue connecting (yes/no)? ";
 
-        assert_eq!(prompt(&words(&["fleetctl", question]), &with), Some((question.into(), "/x".into())));
-        assert_eq!(prompt(&words(&["fleetctl", question]), &|_| None), None);
-        assert_eq!(prompt(&words(&["fleetctl", "list-machines"]), &with), None);
-        assert_eq!(prompt(&words(&["fleetctl", "a b", "c"]), &with), None);
+        assert_eq!(ssh_prompt(&words(&["fleetctl", question]), &with), Some((question.into(), "/x".into())));
+        assert_eq!(ssh_prompt(&words(&["fleetctl", question]), &|_| None), None);
+        assert_eq!(ssh_prompt(&words(&["fleetctl", "list-machines"]), &with), None);
+        assert_eq!(ssh_prompt(&words(&["fleetctl", "a b", "c"]), &with), None);
     }
 }

@@ -48,7 +48,7 @@ impl ApiError {
 }
 
 /// A fleet API.
-#[derive(Clone, Debug)]
+#[derive(Debug, Clone)]
 pub struct ApiClient {
     agent: Agent,
     base: String,
@@ -274,7 +274,7 @@ impl std::fmt::Debug for WatchEvents {
 }
 
 /// One event of a watch.
-#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct WatchEvent {
     /// What kind of thing changed: `unit`, `state`, `machine`, `ready` or `reset`.
     pub kind: String,

@@ -18,7 +18,7 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 /// The verbs that create units.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CreatingVerb {
     /// `load`
     Load,
@@ -52,7 +52,7 @@ impl CreatingVerb {
 }
 
 /// What happens to a unit that is there already with another text.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CreateMode {
     /// It stays, and a warning says so.
     KeepExisting,
@@ -164,7 +164,7 @@ fn find_unit_file(
     if let Some(file) = read_local(path)
         .map_err(|error| CommandError::new(format_args!("failed getting Unit({shown}) from file: {error}")))?
     {
-        return Ok(accept(session, file));
+        return Ok(accept_file(session, file));
     }
     let template = UnitName::parse(name).ok().filter(UnitName::is_instance).and_then(|name| name.template());
     let Some(template) = template else {
@@ -190,7 +190,7 @@ fn find_unit_file(
     }
     let beside = path.with_file_name(template.as_str());
     match read_local(&beside) {
-        Ok(Some(file)) => Ok(accept(session, file)),
+        Ok(Some(file)) => Ok(accept_file(session, file)),
         Ok(None) => Err(from_template(format!(
             "unable to find template Unit({template}) in Registry or on filesystem"
         ))),
@@ -201,7 +201,7 @@ fn find_unit_file(
 }
 
 /// The file, with a warning if its text is not what its author wrote.
-fn accept(session: &mut CommandSession<'_>, local: LocalFile) -> UnitFile {
+fn accept_file(session: &mut CommandSession<'_>, local: LocalFile) -> UnitFile {
     if let Some(foreign) = local.foreign {
         session.print_warning(foreign);
     }
@@ -231,7 +231,7 @@ fn find_replacement(
         ));
         return Ok(None);
     }
-    Ok(Some(accept(session, local)))
+    Ok(Some(accept_file(session, local)))
 }
 
 fn warn_if_different(session: &mut CommandSession<'_>, unit: &ApiUnit, path: &Path) {
@@ -242,7 +242,7 @@ fn warn_if_different(session: &mut CommandSession<'_>, unit: &ApiUnit, path: &Pa
         session.print_warning(format_args!(
             "WARNING: Unit {} in registry differs from local {} {}. Add --replace to override.",
             unit.name,
-            kind.word(),
+            kind.place_word(),
             path.display()
         ));
     }
@@ -256,7 +256,7 @@ enum FoundAt {
 }
 
 impl FoundAt {
-    const fn word(self) -> &'static str {
+    const fn place_word(self) -> &'static str {
         match self {
             Self::File => "unit file",
             Self::Template => "template unit file",
@@ -301,7 +301,7 @@ pub fn read_local(path: &Path) -> io::Result<Option<LocalFile>> {
     if bytes.len() > MAX_SIZE {
         return Err(io::Error::other(ParseUnitError::TooLarge(size)));
     }
-    let decoded = DecodedText::of(&bytes);
+    let decoded = DecodedText::decode_bytes(&bytes);
     let foreign = decoded.first_foreign.map(|(line, column, byte)| {
         format!(
             "WARNING: {}, line {line}, column {column}: byte 0x{byte:02x} is no UTF-8; it is stored as U+FFFD. Save the \

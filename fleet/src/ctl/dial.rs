@@ -158,7 +158,7 @@ impl Connector for SshConnector {
         let (ours, theirs) = UnixStream::pair()?;
         let (program, arguments) = self.0.split_first().ok_or(ureq::Error::ConnectionFailed)?;
         let mut command = Command::new(program);
-        askpass::prepare(&mut command);
+        askpass::prepare_ssh(&mut command);
         let child = command
             .args(arguments)
             // stderr stays ours, so that ssh's warnings reach the person.

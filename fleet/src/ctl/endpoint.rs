@@ -6,7 +6,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 /// The address of a fleet API.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ApiEndpoint {
     /// Over TCP, in the clear or in TLS.
     Tcp {
@@ -24,7 +24,7 @@ pub enum ApiEndpoint {
 }
 
 /// What is spoken over TCP.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UrlScheme {
     /// In the clear.
     Http,
@@ -33,7 +33,7 @@ pub enum UrlScheme {
 }
 
 /// Why an endpoint is none.
-#[derive(Debug, Eq, PartialEq, thiserror::Error)]
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[expect(missing_docs, reason = "the messages are the documentation")]
 pub enum EndpointError {
     #[error("unable to connect to host \"{host}\" with scheme \"{scheme}\"")]
@@ -51,7 +51,7 @@ pub enum EndpointError {
 }
 
 impl UrlScheme {
-    const fn name(self) -> &'static str {
+    const fn scheme_name(self) -> &'static str {
         match self {
             Self::Http => "http",
             Self::Https => "https",
@@ -84,7 +84,9 @@ impl ApiEndpoint {
     pub fn base_url(&self) -> String {
         match self {
             Self::Unix(_) => "http://domain-sock".to_owned(),
-            Self::Tcp { scheme, host, port, path } => format!("{}://{host}:{port}{path}", scheme.name()),
+            Self::Tcp { scheme, host, port, path } => {
+                format!("{}://{host}:{port}{path}", scheme.scheme_name())
+            }
         }
     }
 }

@@ -15,7 +15,7 @@ use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What is done with one unit of the other fleet.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum ImportStep {
     /// Nothing: it is here already, the same.
     Keep,
@@ -27,7 +27,7 @@ enum ImportStep {
     Want(String),
 }
 
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ImportMode {
     CarryOut,
     DryRun,

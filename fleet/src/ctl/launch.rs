@@ -14,7 +14,7 @@ use crate::api::schema::ApiUnit;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Which of the two verbs.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LaunchVerb {
     /// `load`
     Load,
@@ -37,14 +37,14 @@ impl LaunchVerb {
         }
     }
 
-    const fn creator(self) -> CreatingVerb {
+    const fn creating_verb(self) -> CreatingVerb {
         match self {
             Self::Load => CreatingVerb::Load,
             Self::Start => CreatingVerb::Start,
         }
     }
 
-    const fn state(self) -> &'static str {
+    const fn target_state(self) -> &'static str {
         match self {
             Self::Load => "loaded",
             Self::Start => "launched",
@@ -66,14 +66,14 @@ pub fn run_launch(
     let mut notifier = ChangeNotifier::for_limit(&session.client, limit);
     let replaced = creation::ensure_units(
         session,
-        launch.creator(),
+        launch.creating_verb(),
         &arguments.units,
         arguments.create.into(),
         limit,
     )
     .map_err(|complaint| CommandError::new(format_args!("Error creating units: {}", complaint.text)))?;
     let triggered =
-        set_desired(session, launch.state(), &arguments.units, &replaced).map_err(|complaint| {
+        set_desired(session, launch.target_state(), &arguments.units, &replaced).map_err(|complaint| {
             CommandError::new(format_args!("Error {} units: {}", launch.gerund(), complaint.text))
         })?;
     let (global, single): (Vec<ApiUnit>, Vec<ApiUnit>) = triggered.into_iter().partition(is_global);
@@ -95,9 +95,11 @@ pub fn run_launch(
         return Ok(0);
     }
     let names: Vec<String> = single.iter().map(|unit| unit.name.clone()).collect();
-    unit_state::for_state(session, &names, launch.state(), limit, &mut notifier).map_err(|complaint| {
-        CommandError::new(format_args!("Error waiting for unit states, exit status: {}", complaint.text))
-    })?;
+    unit_state::for_state(session, &names, launch.target_state(), limit, &mut notifier).map_err(
+        |complaint| {
+            CommandError::new(format_args!("Error waiting for unit states, exit status: {}", complaint.text))
+        },
+    )?;
     if launch == LaunchVerb::Start {
         let changed = single.iter().chain(&global).filter(|unit| replaced.contains(&unit.name));
         let contents: Vec<ApiUnit> = changed.cloned().collect();

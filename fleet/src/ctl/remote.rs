@@ -11,7 +11,7 @@ use std::io;
 use std::process::Command;
 
 /// What ssh is to do at the other end.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug, Clone, Copy)]
 pub enum SshProgram<'a> {
     /// Run this command; its output is ours.
     Command(&'a [String]),
@@ -42,7 +42,7 @@ pub fn ssh_command(settings: &SshSettings, host: &str, port: u16, program: SshPr
 }
 
 /// Whether a machine may use our keys by asking the agent here.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum AgentForwarding {
     /// It may not, as ssh has it: root of that machine could use them for anything meanwhile.
     #[default]
@@ -114,7 +114,7 @@ pub fn quote_words(words: &[String]) -> String {
 pub fn run_inherited(argv: &[OsString]) -> io::Result<u8> {
     let (program, arguments) = argv.split_first().ok_or(io::ErrorKind::InvalidInput)?;
     let mut command = Command::new(program);
-    askpass::prepare(command.args(arguments));
+    askpass::prepare_ssh(command.args(arguments));
     let status = command.status()?;
     // A signal leaves no code. 255 is what ssh says of all that went wrong on its own side.
     Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(u8::MAX))

@@ -6,7 +6,7 @@ use crate::api::schema::ApiMachine;
 use std::ffi::OsString;
 
 /// A machine of the cluster, and the port of its sshd.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug, Clone, Copy)]
 pub struct RemoteMachine<'a> {
     /// The machine's id.
     pub machine: &'a str,

@@ -135,7 +135,7 @@ impl<'a> CommandSession<'a> {
 }
 
 /// Where standard output goes.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OutputKind {
     /// To a program or a file, which want every byte.
     File,
@@ -144,7 +144,7 @@ pub enum OutputKind {
 }
 
 /// How ids and hashes are shown.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum IdLength {
     /// Whole, for scripts and for other programs' arguments.
     Full,

@@ -17,7 +17,7 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 const SSH_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What holds for the whole run.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientSettings {
     /// Where the API is.
     pub endpoint: ApiEndpoint,
@@ -36,7 +36,7 @@ pub struct ClientSettings {
 }
 
 /// How answers are printed.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OutputFormat {
     /// For programs.
     Json,
@@ -45,7 +45,7 @@ pub enum OutputFormat {
 }
 
 /// How the system's ssh is called.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SshSettings {
     /// The machine to go through, if any.
     pub tunnel: Option<SshHost>,
@@ -60,7 +60,7 @@ pub struct SshSettings {
 }
 
 /// A machine that ssh goes to.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SshHost {
     /// Name or address.
     pub host: String,
@@ -69,7 +69,7 @@ pub struct SshHost {
 }
 
 /// The files of a TLS connection.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct TlsFiles {
     /// Who may have signed the server's certificate.
     pub authority: Option<PathBuf>,
@@ -78,7 +78,7 @@ pub struct TlsFiles {
 }
 
 /// Why the settings make no sense.
-#[derive(Debug, Eq, PartialEq, thiserror::Error)]
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[expect(missing_docs, reason = "the messages are the documentation")]
 pub enum SettingsError {
     #[error("unrecognized driver \"{0}\"")]

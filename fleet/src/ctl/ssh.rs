@@ -36,7 +36,7 @@ pub fn run_ssh(session: &mut CommandSession<'_>, arguments: &SshArguments) -> Co
 }
 
 /// Flags typed after the machine.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq, Default)]
 struct LateFlags {
     forward_agent: bool,
     ssh_port: Option<u16>,

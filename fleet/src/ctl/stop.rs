@@ -7,7 +7,7 @@ use crate::api::schema::ApiUnit;
 use std::collections::BTreeMap;
 
 /// Which of the two verbs.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StopVerb {
     /// `stop`
     Stop,
@@ -30,7 +30,7 @@ impl StopVerb {
         }
     }
 
-    const fn state(self) -> &'static str {
+    const fn target_state(self) -> &'static str {
         match self {
             Self::Stop => "loaded",
             Self::Unload => "inactive",
@@ -55,12 +55,12 @@ pub fn run_stop(
                 return Err(CommandError::new(format_args!("Unable to stop unit {name} in state inactive")));
             }
             if is_reached(unit, stop) {
-                session.print_trace(format_args!("Unit({name}) already {}, skipping.", stop.state()));
+                session.print_trace(format_args!("Unit({name}) already {}, skipping.", stop.target_state()));
                 continue;
             }
         }
-        session.print_trace(format_args!("Setting target state of Unit({name}) to {}", stop.state()));
-        session.client.set_desired_state(name, stop.state())?;
+        session.print_trace(format_args!("Setting target state of Unit({name}) to {}", stop.target_state()));
+        session.client.set_desired_state(name, stop.target_state())?;
         if is_global(unit) {
             session.report_unit(
                 name,
@@ -76,7 +76,7 @@ pub fn run_stop(
             session.report_unit(name, "triggered", format_args!("Triggered unit {name} {}", stop.verb()))?;
         }
     } else {
-        unit_state::for_state(session, &waiting, stop.state(), limit, &mut notifier).map_err(
+        unit_state::for_state(session, &waiting, stop.target_state(), limit, &mut notifier).map_err(
             |complaint| {
                 CommandError::new(format_args!(
                     "Failed to {} units {}. err: {}",
@@ -94,7 +94,7 @@ pub fn run_stop(
 /// Whether the unit is there already and nobody wants it elsewhere: a start in flight can be called off.
 fn is_reached(unit: &ApiUnit, stop: StopVerb) -> bool {
     let current = if unit.current_state.is_empty() { "inactive" } else { &unit.current_state };
-    current == stop.state() && matches!(unit.desired_state.as_str(), "" | "inactive" | "loaded")
+    current == stop.target_state() && matches!(unit.desired_state.as_str(), "" | "inactive" | "loaded")
 }
 
 /// The named units that are in the registry; `None`, and a line on stderr, if there is nothing to do.

@@ -32,13 +32,13 @@ pub fn render_table(rows: &[Vec<String>]) -> String {
 /// Escapes what would steer a terminal.
 #[must_use]
 pub fn printable_text(text: &str) -> String {
-    escape(text, steers)
+    escape_characters(text, controls_terminal)
 }
 
 /// Escapes what would steer a terminal, but for the ends of lines and the tabs of tables.
 #[must_use]
 pub fn printable_lines(text: &str) -> String {
-    escape(text, |character| steers(character) && !matches!(character, '\n' | '\t'))
+    escape_characters(text, |character| controls_terminal(character) && !matches!(character, '\n' | '\t'))
 }
 
 /// Escapes, in JSON, what would steer a terminal: JSON itself escapes only what is below the space.
@@ -47,7 +47,7 @@ pub fn printable_json(json: &str) -> String {
     let mut safe = String::with_capacity(json.len());
     for character in json.chars() {
         // Outside of its texts there is nothing that steers, so this is an escape inside one.
-        if steers(character) && !character.is_ascii_whitespace() {
+        if controls_terminal(character) && !character.is_ascii_whitespace() {
             let _ = write!(safe, "\\u{:04x}", u32::from(character));
         } else {
             safe.push(character);
@@ -56,7 +56,7 @@ pub fn printable_json(json: &str) -> String {
     safe
 }
 
-fn escape(text: &str, is_escaped: impl Fn(char) -> bool) -> String {
+fn escape_characters(text: &str, is_escaped: impl Fn(char) -> bool) -> String {
     let mut safe = String::with_capacity(text.len());
     for character in text.chars() {
         if is_escaped(character) { safe.extend(character.escape_default()) } else { safe.push(character) }
@@ -66,7 +66,7 @@ fn escape(text: &str, is_escaped: impl Fn(char) -> bool) -> String {
 
 /// Whether a character moves the cursor, starts an escape sequence, or changes the direction in which the
 /// others are shown, so that what is read is not what is there (<https://trojansource.codes>).
-fn steers(character: char) -> bool {
+fn controls_terminal(character: char) -> bool {
     character.is_control()
         || matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }

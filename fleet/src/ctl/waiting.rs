@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 const ATTEMPT: Duration = Duration::from_secs(2);
 
 /// How long a verb waits for its effect.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WaitLimit {
     /// Until it happens.
     Endless,

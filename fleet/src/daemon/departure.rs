@@ -46,7 +46,7 @@ impl Departure {
     /// Units that run on while nobody minds them would run twice once the lease is over: only who comes
     /// back before that may leave them.
     #[must_use]
-    pub const fn of(reason: StopReason, units: UnitsOnExit) -> Self {
+    pub const fn for_reason(reason: StopReason, units: UnitsOnExit) -> Self {
         match (units, reason) {
             (UnitsOnExit::Keep, _) | (UnitsOnExit::Auto, StopReason::Restart) => Self::KeepUnits,
             (UnitsOnExit::Stop, _) | (UnitsOnExit::Auto, StopReason::Stop | StopReason::Shutdown) => {
@@ -81,7 +81,7 @@ async fn of_manager(builder: connection::Builder<'_>) -> Option<StopReason> {
         .await
         .ok()?;
     let unit: OwnedObjectPath = unit.body().deserialize().ok()?;
-    let job = property(&manager, unit.as_str(), UNIT, "Job").await?;
+    let job = read_property(&manager, unit.as_str(), UNIT, "Job").await?;
     let body = job.body();
     let (number, path): (u32, OwnedObjectPath) = body.deserialize::<Variant<'_>>().ok()?.downcast().ok()?;
     if number == 0 {
@@ -92,12 +92,12 @@ async fn of_manager(builder: connection::Builder<'_>) -> Option<StopReason> {
     Some(if kind == "stop" { StopReason::Stop } else { StopReason::Restart })
 }
 
-async fn property(manager: &Connection, path: &str, interface: &str, name: &str) -> Option<Message> {
+async fn read_property(manager: &Connection, path: &str, interface: &str, name: &str) -> Option<Message> {
     manager.call_method(Some(SERVICE), path, Some(PROPERTIES), "Get", &(interface, name)).await.ok()
 }
 
 async fn text_property(manager: &Connection, path: &str, interface: &str, name: &str) -> Option<String> {
-    let answer = property(manager, path, interface, name).await?;
+    let answer = read_property(manager, path, interface, name).await?;
     let body = answer.body();
     body.deserialize::<Variant<'_>>().ok()?.downcast().ok()
 }
@@ -113,9 +113,9 @@ mod tests {
             (StopReason::Stop, Departure::StopUnits),
             (StopReason::Shutdown, Departure::StopUnits),
         ] {
-            assert_eq!(Departure::of(reason, UnitsOnExit::Auto), departure);
-            assert_eq!(Departure::of(reason, UnitsOnExit::Keep), Departure::KeepUnits);
-            assert_eq!(Departure::of(reason, UnitsOnExit::Stop), Departure::StopUnits);
+            assert_eq!(Departure::for_reason(reason, UnitsOnExit::Auto), departure);
+            assert_eq!(Departure::for_reason(reason, UnitsOnExit::Keep), Departure::KeepUnits);
+            assert_eq!(Departure::for_reason(reason, UnitsOnExit::Stop), Departure::StopUnits);
         }
     }
 }

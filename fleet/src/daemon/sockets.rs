@@ -34,7 +34,7 @@ use crate::{
 const FIRST_PASSED: RawFd = 3;
 
 /// Opens every socket there is to serve on.
-pub(super) fn serve(
+pub(super) fn serve_sockets(
     me: &MachineId,
     settings: &DaemonSettings,
     store: &Arc<EtcdStore>,
@@ -57,7 +57,7 @@ pub(super) fn serve(
         read: settings.read_group.clone(),
     };
     let identity = settings.api_tls.as_ref().map(tls_identity).transpose()?;
-    for socket in sockets(settings)? {
+    for socket in open_sockets(settings)? {
         let (router, groups, identity, stop) =
             (router.clone(), groups.clone(), identity.clone(), stop_of(stopped));
         let hosts = settings.api_hosts.iter().chain(&settings.public_ip).cloned().collect();
@@ -115,7 +115,7 @@ enum Socket {
     Unix(UnixListener),
 }
 
-fn sockets(settings: &DaemonSettings) -> Result<Vec<Socket>, DaemonError> {
+fn open_sockets(settings: &DaemonSettings) -> Result<Vec<Socket>, DaemonError> {
     let mut sockets = passed_sockets(if settings.api_tls.is_some() { Socket::Tls } else { Socket::Tcp })?;
     for listen in &settings.listen {
         let failed = |source| DaemonError::Listen { at: format!("{listen:?}"), source };

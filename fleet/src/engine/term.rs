@@ -46,7 +46,7 @@ pub(super) struct LeaderTerm<'a> {
 
 impl LeaderTerm<'_> {
     /// Leads until the lease or the leadership is lost, and gives the lease back.
-    pub(super) async fn run(&self, lease: HeldLease) {
+    pub(super) async fn run_term(&self, lease: HeldLease) {
         let id = lease.id;
         let (renewals, mut renewed) = watch::channel(lease);
         tracing::info!("this engine leads");
@@ -79,8 +79,10 @@ impl LeaderTerm<'_> {
         self.engine.store.wait_for_revision(self.created).await;
         let mut changes = self.engine.store.subscribe_changes();
         let mut hearing = self.engine.store.watch_connectivity();
-        let mut scheduler =
-            ClusterConverger::new(self.engine.settings().caution, hearing.borrow_and_update().steady_since);
+        let mut scheduler = ClusterConverger::new(
+            self.engine.engine_settings().caution,
+            hearing.borrow_and_update().steady_since,
+        );
         let mut settings = self.engine.settings.clone();
         let mut shown_brake = None;
         self.observe_change(&mut scheduler, &ClusterChange::Everything);
@@ -104,7 +106,7 @@ impl LeaderTerm<'_> {
                 change = changes.recv() => self.take_in(&mut scheduler, change),
                 _ = hearing.changed() => scheduler.note_interruption(hearing.borrow_and_update().steady_since),
                 () = self.sleep_until(wake) => {}
-                Ok(()) = settings.changed() => scheduler.set_limits(self.engine.settings().caution),
+                Ok(()) = settings.changed() => scheduler.set_limits(self.engine.engine_settings().caution),
                 _ = sweep.tick() => self.remove_leftovers().await,
             }
             self.drain_changes(&mut scheduler, &mut changes);
@@ -203,7 +205,7 @@ impl LeaderTerm<'_> {
             }
             for step in &plan.rollout {
                 tracing::info!(?step, "rolling out");
-                wishes.push((step.unit().clone(), writes::rollout_step(picture, step)));
+                wishes.push((step.changed_unit().clone(), writes::rollout_step(picture, step)));
             }
         });
         let mut undone = Vec::new();
@@ -259,7 +261,7 @@ impl LeaderTerm<'_> {
     fn still_leads(&self) -> bool {
         self.engine.store.with_view(|picture| {
             picture
-                .leader()
+                .current_leader()
                 .is_some_and(|leader| leader.machine == self.engine.me && leader.created == self.created)
         })
     }

@@ -100,21 +100,21 @@ pub struct NoFreeSlot;
 impl GroupSemaphore {
     /// How many slots are free.
     #[must_use]
-    pub fn available(&self) -> u32 {
+    pub fn available_slots(&self) -> u32 {
         self.max.saturating_sub(u32::try_from(self.holders.len()).unwrap_or(u32::MAX))
     }
 
     /// The slot of `id`.
     #[must_use]
-    pub fn holder(&self, id: &str) -> Option<&LockHolder> {
+    pub fn slot_holder(&self, id: &str) -> Option<&LockHolder> {
         self.holders.iter().find(|holder| holder.id == id)
     }
 
     /// With a slot for `holder`; unchanged when it has one already, even if none is free.
-    pub fn acquire(mut self, holder: LockHolder) -> Result<Self, NoFreeSlot> {
+    pub fn acquire_slot(mut self, holder: LockHolder) -> Result<Self, NoFreeSlot> {
         match self.holders.binary_search_by(|held| held.id.cmp(&holder.id)) {
             Ok(_) => Ok(self),
-            Err(_) if self.available() == 0 => Err(NoFreeSlot),
+            Err(_) if self.available_slots() == 0 => Err(NoFreeSlot),
             Err(at) => {
                 self.holders.insert(at, holder);
                 Ok(self)
@@ -124,7 +124,7 @@ impl GroupSemaphore {
 
     /// Without the slot of `id`; unchanged when it has none.
     #[must_use]
-    pub fn release(mut self, id: &str) -> Self {
+    pub fn release_slot(mut self, id: &str) -> Self {
         self.holders.retain(|holder| holder.id != id);
         self
     }
@@ -141,11 +141,11 @@ mod tests {
 
     #[test]
     fn a_holder_may_take_its_slot_again_when_none_is_free() {
-        let full = GroupSemaphore::default().acquire(holder("a")).unwrap();
+        let full = GroupSemaphore::default().acquire_slot(holder("a")).unwrap();
 
-        assert_eq!(full.clone().acquire(holder("a")), Ok(full.clone()));
-        assert_eq!(full.clone().acquire(holder("b")), Err(NoFreeSlot));
-        assert_eq!(full.release("b").release("a").release("a"), GroupSemaphore::default());
+        assert_eq!(full.clone().acquire_slot(holder("a")), Ok(full.clone()));
+        assert_eq!(full.clone().acquire_slot(holder("b")), Err(NoFreeSlot));
+        assert_eq!(full.release_slot("b").release_slot("a").release_slot("a"), GroupSemaphore::default());
     }
 
     #[test]
@@ -153,8 +153,8 @@ mod tests {
         let mut two = GroupSemaphore { max: 2, holders: vec![holder("a"), holder("b")] };
         two.max = 1;
 
-        assert_eq!(two.available(), 0);
-        assert_eq!(two.release("a").acquire(holder("c")), Err(NoFreeSlot));
+        assert_eq!(two.available_slots(), 0);
+        assert_eq!(two.release_slot("a").acquire_slot(holder("c")), Err(NoFreeSlot));
     }
 
     proptest! {
@@ -163,9 +163,9 @@ mod tests {
             let mut slots = GroupSemaphore { max, holders: Vec::new() };
             for (take, id) in steps {
                 slots = if take {
-                    slots.clone().acquire(holder(&id.to_string())).unwrap_or(slots)
+                    slots.clone().acquire_slot(holder(&id.to_string())).unwrap_or(slots)
                 } else {
-                    slots.release(&id.to_string())
+                    slots.release_slot(&id.to_string())
                 };
                 prop_assert!(slots.holders.len() <= max as usize);
                 prop_assert!(slots.holders.is_sorted_by(|a, b| a.id < b.id));

@@ -131,7 +131,7 @@ pub(super) enum SettingsError {
 
 impl LocksmithArguments {
     /// The flags, then the environment, then the defaults.
-    pub(super) fn settings(
+    pub(super) fn locksmith_settings(
         &self,
         environment: &dyn Fn(&str) -> Option<String>,
     ) -> Result<LocksmithSettings, SettingsError> {
@@ -197,7 +197,7 @@ mod tests {
         let find = |name: &str| {
             environment.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
         };
-        arguments.settings(&find).map_err(|error| error.to_string())
+        arguments.locksmith_settings(&find).map_err(|error| error.to_string())
     }
 
     #[test]

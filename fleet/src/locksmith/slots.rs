@@ -52,7 +52,7 @@ enum SlotKeeper {
 
 impl RebootSlots {
     /// Finds the slots.
-    pub(super) fn open(settings: &LocksmithSettings) -> Result<Self, SlotError> {
+    pub(super) fn find_slots(settings: &LocksmithSettings) -> Result<Self, SlotError> {
         let keeper = match &settings.place {
             SlotPlace::Etcd(place) => open_etcd(place)?,
             SlotPlace::Fleetd(endpoint) => {

@@ -37,7 +37,7 @@ pub fn glob_matches(pattern: &str, name: &str) -> bool {
                 retry = Some((token, at + 1));
                 token += 1;
             }
-            Some(one) if at < name.len() && one.accepts(name[at]) => {
+            Some(one) if at < name.len() && one.accepts_character(name[at]) => {
                 token += 1;
                 at += 1;
             }
@@ -62,7 +62,7 @@ enum GlobToken {
 }
 
 impl GlobToken {
-    fn accepts(&self, c: char) -> bool {
+    fn accepts_character(&self, c: char) -> bool {
         match self {
             Self::Star => false,
             // As Go's path.Match, which the original used. Names of units hold no slash, so this only keeps

@@ -51,7 +51,7 @@ impl DecodedText {
     /// Go puts U+FFFD for each byte that is no UTF-8 (encoding/json, "Marshal"). One for each, where Rust
     /// puts one for several: else the hash would be another one.
     #[must_use]
-    pub fn of(bytes: &[u8]) -> Self {
+    pub fn decode_bytes(bytes: &[u8]) -> Self {
         let mut text = String::with_capacity(bytes.len());
         let mut first_foreign = None;
         for chunk in bytes.utf8_chunks() {
@@ -391,15 +391,15 @@ mod tests {
 
     #[test]
     fn bytes_that_are_no_utf_8_become_what_go_made_of_them() {
-        let latin = DecodedText::of(b"[Unit]\nDescription=caf\xe9 cr\xe8me\n");
+        let latin = DecodedText::decode_bytes(b"[Unit]\nDescription=caf\xe9 cr\xe8me\n");
 
         assert_eq!(latin.text, "[Unit]\nDescription=caf\u{fffd} cr\u{fffd}me\n");
         assert_eq!(latin.first_foreign, Some((2, 16, 0xe9)));
         // The beginning of a character that is cut off: Go counts bytes.
-        assert_eq!(DecodedText::of(b"a=\xf0\x9f\x98").text, "a=\u{fffd}\u{fffd}\u{fffd}");
+        assert_eq!(DecodedText::decode_bytes(b"a=\xf0\x9f\x98").text, "a=\u{fffd}\u{fffd}\u{fffd}");
         let plain = "[Unit]\nDescription=café\n";
         assert_eq!(
-            DecodedText::of(plain.as_bytes()),
+            DecodedText::decode_bytes(plain.as_bytes()),
             DecodedText { text: plain.into(), first_foreign: None }
         );
     }

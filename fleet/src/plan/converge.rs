@@ -57,7 +57,7 @@ impl SafetyLimits {
 }
 
 /// What the engine does now.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct EnginePlan {
     /// Changes of the schedule.
     pub decisions: Vec<PlacementDecision>,

@@ -119,7 +119,7 @@ impl RolloutProgress {
         self.trials.retain(|machine, _| cluster.machines.contains_key(machine));
         let mut failed = None;
         for (machine, trial) in std::mem::take(&mut self.trials) {
-            match trial.verdict(reported_state(cluster, unit, &machine), rules, now) {
+            match trial.trial_verdict(reported_state(cluster, unit, &machine), rules, now) {
                 TrialVerdict::Open => {
                     self.trials.insert(machine, trial);
                 }

@@ -21,30 +21,30 @@ const REQUIRING: [&str; 3] = ["BindsTo", "Requires", "Requisite"];
 /// Units that must be loaded for the start of this one to succeed.
 #[must_use]
 pub fn required_units(name: &UnitName, file: &UnitFile) -> BTreeSet<UnitName> {
-    let required = REQUIRING.iter().flat_map(|key| listed(name, file, "Unit", key));
-    required.chain(activated(name, file)).collect()
+    let required = REQUIRING.iter().flat_map(|key| listed_units(name, file, "Unit", key));
+    required.chain(activated_unit(name, file)).collect()
 }
 
 /// The unit that a timer, path, socket or automount activates. A socket with `Accept=yes` starts without
 /// its template.
-fn activated(name: &UnitName, file: &UnitFile) -> Option<UnitName> {
+fn activated_unit(name: &UnitName, file: &UnitFile) -> Option<UnitName> {
     let (section, key, kind) = match name.suffix() {
         "timer" => ("Timer", "Unit", "service"),
         "path" => ("Path", "Unit", "service"),
-        "socket" if !accepts(file) => ("Socket", "Service", "service"),
+        "socket" if !accepts_connections(file) => ("Socket", "Service", "service"),
         "automount" => ("Automount", "", "mount"),
         _ => return None,
     };
-    let named = listed(name, file, section, key).pop();
+    let named = listed_units(name, file, section, key).pop();
     named.or_else(|| UnitName::parse(&format!("{}.{kind}", name.stem())).ok())
 }
 
-fn accepts(file: &UnitFile) -> bool {
+fn accepts_connections(file: &UnitFile) -> bool {
     let last = file.values_of("Socket", "Accept").last().unwrap_or_default();
     ["1", "on", "t", "true", "y", "yes"].contains(&last.trim().to_lowercase().as_str())
 }
 
-fn listed(name: &UnitName, file: &UnitFile, section: &str, key: &str) -> Vec<UnitName> {
+fn listed_units(name: &UnitName, file: &UnitFile, section: &str, key: &str) -> Vec<UnitName> {
     let words = file.values_of(section, key).flat_map(str::split_whitespace);
     words.map(|word| name.expand_specifiers(word)).filter_map(|word| UnitName::parse(&word).ok()).collect()
 }
@@ -57,12 +57,13 @@ pub(super) fn in_dependency_order(
     let mut first: BTreeMap<&UnitName, BTreeSet<UnitName>> = BTreeMap::new();
     for name in units {
         let Some(file) = wanted.get(name).map(|wish| &wish.file) else { continue };
-        let mut earlier = listed(name, file, "Unit", "After");
+        let mut earlier = listed_units(name, file, "Unit", "After");
         // `After=` alone was tried: files that people write do not name what systemd adds by itself.
-        earlier.extend(listed(name, file, "Service", "Sockets"));
+        earlier.extend(listed_units(name, file, "Service", "Sockets"));
         first.entry(name).or_default().extend(earlier);
         // A socket cannot start any more when its service runs already.
-        for later in listed(name, file, "Unit", "Before").into_iter().chain(activated(name, file)) {
+        for later in listed_units(name, file, "Unit", "Before").into_iter().chain(activated_unit(name, file))
+        {
             if let Some(later) = units.get(&later) {
                 first.entry(later).or_default().insert(name.clone());
             }
@@ -71,12 +72,12 @@ pub(super) fn in_dependency_order(
     let mut order: Vec<UnitName> = Vec::with_capacity(units.len());
     let mut done = BTreeSet::new();
     for name in units {
-        visit(name, units, &first, &mut done, &mut order);
+        visit_unit(name, units, &first, &mut done, &mut order);
     }
     order
 }
 
-fn visit(
+fn visit_unit(
     name: &UnitName,
     units: &BTreeSet<UnitName>,
     first: &BTreeMap<&UnitName, BTreeSet<UnitName>>,
@@ -89,7 +90,7 @@ fn visit(
         return;
     }
     for earlier in first.get(name).into_iter().flatten() {
-        visit(earlier, units, first, done, order);
+        visit_unit(earlier, units, first, done, order);
     }
     order.push(name.clone());
 }

@@ -50,7 +50,8 @@ impl UnitPlacement {
         let index = self.machines.set_machine(machine, &mut self.shapes);
         self.refresh_globals(index);
         self.shapes.requeue_machine(index, &self.machines);
-        self.doubtful.extend(self.machines.guests(index).map(|unit| self.units.name(unit).clone()));
+        self.doubtful
+            .extend(self.machines.placed_units(index).map(|unit| self.units.unit_name(unit).clone()));
         // Units that found no machine are tried again only after something was freed: ten thousand waiting
         // units would cost a pass each otherwise.
         self.freed = true;
@@ -79,7 +80,7 @@ impl UnitPlacement {
     pub fn units_on(&self, id: &MachineId) -> Vec<UnitName> {
         let Some(index) = self.machines.index_of(id) else { return Vec::new() };
         let mut names: Vec<_> =
-            self.machines.guests(index).map(|unit| self.units.name(unit).clone()).collect();
+            self.machines.placed_units(index).map(|unit| self.units.unit_name(unit).clone()).collect();
         names.sort_unstable();
         names
     }
@@ -90,7 +91,7 @@ impl UnitPlacement {
             && let Some(machine) = self.machines.index_of(id)
             && self.units[index].at == Some(machine)
         {
-            self.displace(index, DecisionReason::MachineAway(id.clone()));
+            self.displace_unit(index, DecisionReason::MachineAway(id.clone()));
         }
     }
 
@@ -112,11 +113,11 @@ impl UnitPlacement {
         }
         match at {
             Some(machine) if self.units[index].is_scheduled() => {
-                self.assign(index, machine);
+                self.assign_unit(index, machine);
                 self.doubtful.insert(unit.name.clone());
             }
             Some(machine) => {
-                let reason = (self.machines.id(machine).clone(), DecisionReason::Inactive);
+                let reason = (self.machines.machine_id(machine).clone(), DecisionReason::Inactive);
                 self.leaving.insert(unit.name.clone(), reason);
             }
             None => {}
@@ -132,7 +133,8 @@ impl UnitPlacement {
         if let Some(index) = self.units.index_of(name)
             && let Some(machine) = self.units[index].at
         {
-            self.leaving.insert(name.clone(), (self.machines.id(machine).clone(), DecisionReason::Inactive));
+            self.leaving
+                .insert(name.clone(), (self.machines.machine_id(machine).clone(), DecisionReason::Inactive));
         }
         self.withdraw_unit(name);
         self.wake_followers(name);
@@ -152,20 +154,20 @@ impl UnitPlacement {
             return;
         }
         if self.units[index].at.is_some() {
-            self.unassign(index);
+            self.unassign_unit(index);
         }
         match target {
             Some(target) if self.units[index].is_scheduled() => {
                 self.clear_pending(index);
                 let clash = self.machines.is_barred(target, &self.units[index]);
-                self.assign(index, target);
+                self.assign_unit(index, target);
                 if clash {
                     self.refresh_globals(target);
                 }
                 self.doubtful.insert(name.clone());
             }
             Some(target) => {
-                let reason = (self.machines.id(target).clone(), DecisionReason::Inactive);
+                let reason = (self.machines.machine_id(target).clone(), DecisionReason::Inactive);
                 self.leaving.insert(name.clone(), reason);
             }
             None if self.units[index].is_scheduled() => {
@@ -247,8 +249,8 @@ impl UnitPlacement {
             // Room is asked of newcomers only: what runs is not stopped because a number changed.
             let refusal = self.refusal_of(index, machine).filter(|refusal| !refusal.is_want_of_room());
             if let Some(refusal) = refusal {
-                let id = self.machines.id(machine).clone();
-                self.displace(index, DecisionReason::Unable(id, refusal));
+                let id = self.machines.machine_id(machine).clone();
+                self.displace_unit(index, DecisionReason::Unable(id, refusal));
             } else {
                 self.evict_guests(index, machine, evicted);
             }
@@ -308,8 +310,8 @@ impl UnitPlacement {
         machine: MachineIndex,
         decisions: &mut BTreeMap<UnitName, PlacementDecision>,
     ) {
-        let unit = self.units.name(index).clone();
-        let to = Some(self.machines.id(machine).clone());
+        let unit = self.units.unit_name(index).clone();
+        let to = Some(self.machines.machine_id(machine).clone());
         let (from, reason) = match self.leaving.remove(&unit) {
             Some((from, reason)) => (Some(from), reason),
             None => (None, DecisionReason::Wanted),
@@ -322,19 +324,22 @@ impl UnitPlacement {
 
     fn place_unit(&mut self, index: UnitIndex, machine: MachineIndex, evicted: &mut BTreeSet<UnitName>) {
         self.clear_pending(index);
-        self.assign(index, machine);
+        self.assign_unit(index, machine);
         if let Some(next) = self.pending.get(&self.units[index].shape).and_then(BTreeSet::first) {
             self.todo.insert(next.clone());
         }
         self.evict_guests(index, machine, evicted);
-        self.wake_followers(&self.units.name(index).clone());
+        self.wake_followers(&self.units.unit_name(index).clone());
     }
 
     fn evict_guests(&mut self, index: UnitIndex, machine: MachineIndex, evicted: &mut BTreeSet<UnitName>) {
         for guest in self.evicted_guests(index, machine) {
-            let name = self.units.name(guest).clone();
-            let refusal = PlacementRefusal::Replaced(self.units.name(index).clone());
-            self.displace(guest, DecisionReason::Unable(self.machines.id(machine).clone(), refusal));
+            let name = self.units.unit_name(guest).clone();
+            let refusal = PlacementRefusal::Replaced(self.units.unit_name(index).clone());
+            self.displace_unit(
+                guest,
+                DecisionReason::Unable(self.machines.machine_id(machine).clone(), refusal),
+            );
             evicted.insert(name);
         }
         if !self.units[index].evicts.is_empty() {
@@ -343,28 +348,30 @@ impl UnitPlacement {
     }
 
     /// Takes a unit off its machine and lines it up for another.
-    fn displace(&mut self, index: UnitIndex, reason: DecisionReason) {
+    fn displace_unit(&mut self, index: UnitIndex, reason: DecisionReason) {
         let Some(machine) = self.units[index].at else { return };
-        let name = self.units.name(index).clone();
-        self.leaving.entry(name.clone()).or_insert_with(|| (self.machines.id(machine).clone(), reason));
+        let name = self.units.unit_name(index).clone();
+        self.leaving
+            .entry(name.clone())
+            .or_insert_with(|| (self.machines.machine_id(machine).clone(), reason));
         self.newly_leaving.push(name.clone());
-        self.unassign(index);
+        self.unassign_unit(index);
         self.todo.insert(name.clone());
         self.wake_followers(&name);
     }
 
     /// Puts a unit on a machine in the books.
-    fn assign(&mut self, index: UnitIndex, machine: MachineIndex) {
+    fn assign_unit(&mut self, index: UnitIndex, machine: MachineIndex) {
         self.machines.take_in(machine, index, &self.units[index]);
         self.units[index].at = Some(machine);
-        self.shapes.count_spread(&self.units[index], self.machines.machine(machine), 1);
+        self.shapes.count_spread(&self.units[index], self.machines.machine_at(machine), 1);
     }
 
     /// Takes a unit off its machine in the books.
-    fn unassign(&mut self, index: UnitIndex) {
+    fn unassign_unit(&mut self, index: UnitIndex) {
         let Some(machine) = self.units[index].at.take() else { return };
         self.machines.let_go(machine, index, &self.units[index]);
-        self.shapes.count_spread(&self.units[index], self.machines.machine(machine), -1);
+        self.shapes.count_spread(&self.units[index], self.machines.machine_at(machine), -1);
         if self.machines.lacks_globals(machine) {
             self.refresh_globals(machine);
         }
@@ -374,7 +381,7 @@ impl UnitPlacement {
 
     fn withdraw_unit(&mut self, name: &UnitName) {
         let Some(index) = self.units.index_of(name) else { return };
-        self.unassign(index);
+        self.unassign_unit(index);
         self.clear_pending(index);
         self.todo.remove(name);
         self.doubtful.remove(name);
@@ -448,7 +455,10 @@ impl UnitPlacement {
                 && self.machines.is_present(machine)
             {
                 let refusal = PlacementRefusal::PeerElsewhere(name.as_str().to_owned());
-                self.displace(follower, DecisionReason::Unable(self.machines.id(machine).clone(), refusal));
+                self.displace_unit(
+                    follower,
+                    DecisionReason::Unable(self.machines.machine_id(machine).clone(), refusal),
+                );
             }
         }
     }

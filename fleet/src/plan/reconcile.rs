@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// Tasks, to be carried out in the order of the fields; then nothing is left to do.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct TaskBatch {
     /// Stop if running, then forget.
     pub unload: Vec<UnitName>,

@@ -72,7 +72,7 @@ pub enum RolloutStep {
 impl RolloutStep {
     /// The unit that it changes.
     #[must_use]
-    pub fn unit(&self) -> &UnitName {
+    pub fn changed_unit(&self) -> &UnitName {
         match self {
             Self::Admit { unit, .. }
             | Self::Change { unit, .. }
@@ -113,7 +113,7 @@ impl RolloutTrial {
         }
     }
 
-    pub(super) fn verdict(
+    pub(super) fn trial_verdict(
         &self,
         state: Option<&UnitState>,
         rules: RolloutRules,
@@ -276,7 +276,7 @@ impl ClusterRollouts {
             let state = cluster
                 .target_of(name.as_str())
                 .and_then(|machine| cluster.state_on(name.as_str(), machine.as_str()));
-            match change.verdict(state, unit.requirements.rollout, now) {
+            match change.trial_verdict(state, unit.requirements.rollout, now) {
                 TrialVerdict::Failed(what) => failed.push((name.clone(), what)),
                 TrialVerdict::Open => return true,
                 TrialVerdict::Proven if unit.rollout.is_some() => {

@@ -56,7 +56,7 @@ const KNOWN: [(&str, &str); 40] = [
 const RETIRED: [&str; 4] = ["authorized_keys_file", "disable_watches", "enable_grpc", "verify_units"];
 
 /// What was written, by whom it does not matter.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Options {
     values: BTreeMap<&'static str, String>,
     /// Things to warn about.
@@ -75,7 +75,7 @@ impl Options {
             }
             // The line is not shown: it may be a password that lacks the sign.
             let (name, value) = text.split_once('=').ok_or(SettingsError::Line { line })?;
-            options.set(name.trim(), value.trim());
+            options.set_option(name.trim(), value.trim());
         }
         Ok(options)
     }
@@ -84,39 +84,42 @@ impl Options {
     pub fn override_by(&mut self, environment: impl IntoIterator<Item = (String, String)>) {
         for (name, value) in environment {
             if let Some(name) = name.strip_prefix("FLEET_") {
-                self.set(&name.to_lowercase(), &value);
+                self.set_option(&name.to_lowercase(), &value);
             }
         }
     }
 
-    fn set(&mut self, name: &str, value: &str) {
+    fn set_option(&mut self, name: &str, value: &str) {
         match KNOWN.iter().find(|(known, _)| *known == name) {
             Some((known, _)) => {
                 if RETIRED.contains(known) {
                     self.warnings.push(format!("option {known} no longer means anything"));
                 }
-                self.values.insert(known, unquote(value).to_owned());
+                self.values.insert(known, strip_quotes(value).to_owned());
             }
             None => self.warnings.push(format!("option {name} is not known")),
         }
     }
 
-    pub(super) fn text(&self, name: &'static str) -> &str {
+    pub(super) fn option_text(&self, name: &'static str) -> &str {
         let default = KNOWN.iter().find(|(known, _)| *known == name).map_or("", |(_, default)| default);
         self.values.get(name).map_or(default, String::as_str)
     }
 
-    pub(super) fn optional(&self, name: &'static str) -> Option<String> {
-        Some(self.text(name)).filter(|text| !text.is_empty()).map(str::to_owned)
+    pub(super) fn optional_text(&self, name: &'static str) -> Option<String> {
+        Some(self.option_text(name)).filter(|text| !text.is_empty()).map(str::to_owned)
     }
 
-    pub(super) fn path(&self, name: &'static str) -> Option<PathBuf> {
-        self.optional(name).map(PathBuf::from)
+    pub(super) fn option_path(&self, name: &'static str) -> Option<PathBuf> {
+        self.optional_text(name).map(PathBuf::from)
     }
 
-    pub(super) fn list(&self, name: &'static str) -> Vec<String> {
-        let text = self.text(name).trim_start_matches('[').trim_end_matches(']');
-        text.split(',').map(|item| unquote(item.trim()).to_owned()).filter(|item| !item.is_empty()).collect()
+    pub(super) fn option_list(&self, name: &'static str) -> Vec<String> {
+        let text = self.option_text(name).trim_start_matches('[').trim_end_matches(']');
+        text.split(',')
+            .map(|item| strip_quotes(item.trim()).to_owned())
+            .filter(|item| !item.is_empty())
+            .collect()
     }
 
     pub(super) fn read<T>(
@@ -125,11 +128,11 @@ impl Options {
         expected: &'static str,
         read: impl FnOnce(&str) -> Option<T>,
     ) -> Result<T, SettingsError> {
-        let value = self.text(name);
+        let value = self.option_text(name);
         read(value).ok_or_else(|| SettingsError::Value { name, value: without_credentials(value), expected })
     }
 
-    pub(super) fn flag(&self, name: &'static str) -> Result<bool, SettingsError> {
+    pub(super) fn option_flag(&self, name: &'static str) -> Result<bool, SettingsError> {
         self.read(name, "true or false", |text| match text.to_lowercase().as_str() {
             "true" | "1" | "yes" | "on" | "t" => Some(true),
             "false" | "0" | "no" | "off" | "f" | "" => Some(false),
@@ -137,7 +140,7 @@ impl Options {
         })
     }
 
-    pub(super) fn seconds(&self, name: &'static str) -> Result<Duration, SettingsError> {
+    pub(super) fn option_seconds(&self, name: &'static str) -> Result<Duration, SettingsError> {
         self.read(name, "number of seconds", |text| {
             text.parse()
                 .ok()
@@ -146,11 +149,11 @@ impl Options {
         })
     }
 
-    pub(super) fn number<T: std::str::FromStr>(&self, name: &'static str) -> Result<T, SettingsError> {
+    pub(super) fn option_number<T: std::str::FromStr>(&self, name: &'static str) -> Result<T, SettingsError> {
         self.read(name, "whole number in range", |text| text.parse().ok())
     }
 }
 
-fn unquote(text: &str) -> &str {
+fn strip_quotes(text: &str) -> &str {
     text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text)
 }

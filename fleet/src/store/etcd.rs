@@ -188,7 +188,7 @@ impl EtcdStore {
         read(&self.picture.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Whether the store is heard, to wait for changes of that.
+    /// Whether the store answers, to wait for changes of that.
     #[must_use]
     pub fn watch_connectivity(&self) -> watch::Receiver<Connectivity> {
         self.hearing.subscribe()
@@ -212,14 +212,14 @@ impl EtcdStore {
 
     /// Why this machine may not register, to wait for changes of that.
     #[must_use]
-    pub fn excluded(&self) -> watch::Receiver<Option<String>> {
+    pub fn watch_exclusion(&self) -> watch::Receiver<Option<String>> {
         self.excluded.subscribe()
     }
 
     /// What all keys of this tree begin with.
     #[must_use]
-    pub fn prefix(&self) -> String {
-        self.with_view(|picture| picture.keys().prefix().to_owned())
+    pub fn key_prefix(&self) -> String {
+        self.with_view(|picture| picture.key_space().key_prefix().to_owned())
     }
 
     /// Which lease keys of this machine live by from now on.
@@ -249,7 +249,7 @@ impl EtcdStore {
 
     /// Carries out a transaction at the member in use; another one is tried next time if this fails.
     pub async fn commit_write(&self, write: &StoreWrite) -> Result<CommitResult, StoreError> {
-        let txn = self.with_view(|picture| self.to_txn(picture.keys(), write));
+        let txn = self.with_view(|picture| self.to_txn(picture.key_space(), write));
         let response = self.call_member("write", async |mut client| client.txn(txn).await).await?;
         Ok(self.commit_result(&response))
     }
@@ -288,20 +288,20 @@ impl EtcdStore {
         let result = match tokio::time::timeout(limit, ask(client)).await {
             Ok(Ok(answer)) => return Ok(answer),
             Ok(Err(source)) => {
-                StoreError::Etcd { action, endpoint: self.endpoint(at), source: Box::new(source) }
+                StoreError::Etcd { action, endpoint: self.shown_endpoint(at), source: Box::new(source) }
             }
-            Err(_) => StoreError::Timeout { action, endpoint: self.endpoint(at), limit },
+            Err(_) => StoreError::Timeout { action, endpoint: self.shown_endpoint(at), limit },
         };
         self.fail_over(at).await;
         Err(result)
     }
 
     /// The URL of a member as it may be shown.
-    fn endpoint(&self, at: usize) -> String {
-        without_credentials(&self.url(at))
+    fn shown_endpoint(&self, at: usize) -> String {
+        without_credentials(&self.member_url(at))
     }
 
-    fn url(&self, at: usize) -> String {
+    fn member_url(&self, at: usize) -> String {
         self.settings.endpoints.get(at % self.settings.endpoints.len().max(1)).cloned().unwrap_or_default()
     }
 
@@ -312,8 +312,8 @@ impl EtcdStore {
         if let Some(client) = &connection.client {
             return Ok((client.clone(), at));
         }
-        let (endpoint, action, limit) = (self.endpoint(at), "connect", self.settings.request_timeout);
-        let url = self.url(at);
+        let (endpoint, action, limit) = (self.shown_endpoint(at), "connect", self.settings.request_timeout);
+        let url = self.member_url(at);
         let connect = Client::connect([&url], Some(self.connect_options()));
         match tokio::time::timeout(limit, connect).await {
             Ok(Ok(client)) => {

@@ -82,7 +82,7 @@ impl KeySpace {
 
     /// What all keys begin with.
     #[must_use]
-    pub fn prefix(&self) -> &str {
+    pub fn key_prefix(&self) -> &str {
         &self.prefix
     }
 

@@ -33,7 +33,7 @@ impl MemoryRegistry {
 
     /// Changes the picture directly, as engine and agents would.
     pub fn edit_cluster(&self, change: &ClusterChange, edit: impl FnOnce(&mut Cluster)) {
-        let mut cluster = self.cluster();
+        let mut cluster = self.lock_cluster();
         edit(&mut cluster);
         cluster.revision = cluster.revision.next();
         self.send_change(change.clone());
@@ -44,7 +44,7 @@ impl MemoryRegistry {
         *self.health.lock().unwrap_or_else(PoisonError::into_inner) = health;
     }
 
-    fn cluster(&self) -> MutexGuard<'_, Cluster> {
+    fn lock_cluster(&self) -> MutexGuard<'_, Cluster> {
         self.cluster.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -57,11 +57,11 @@ impl MemoryRegistry {
 // The twin of the real store, for tests of the API: same commands, same errors, no etcd.
 impl Registry for MemoryRegistry {
     fn read<T>(&self, read: impl FnOnce(&Cluster) -> T) -> T {
-        read(&self.cluster())
+        read(&self.lock_cluster())
     }
 
     async fn execute_command(&self, command: RegistryCommand) -> Result<(), CommandError> {
-        let change = apply_command(&mut self.cluster(), command)?;
+        let change = apply_command(&mut self.lock_cluster(), command)?;
         self.send_change(change);
         Ok(())
     }

@@ -141,13 +141,13 @@ impl ClusterView {
 
     /// The keys it is made from.
     #[must_use]
-    pub fn keys(&self) -> &KeySpace {
+    pub fn key_space(&self) -> &KeySpace {
         &self.keys
     }
 
     /// Who leads.
     #[must_use]
-    pub fn leader(&self) -> Option<&Leadership> {
+    pub fn current_leader(&self) -> Option<&Leadership> {
         self.leader.as_ref()
     }
 

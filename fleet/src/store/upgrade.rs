@@ -61,12 +61,12 @@ struct FirstUnitRecord {
     note: String,
 }
 
-fn picture() -> ClusterView {
+fn empty_view() -> ClusterView {
     ClusterView::of_keys(KeySpace::with_prefix(DEFAULT_PREFIX))
 }
 
 /// Takes in a value; whether it could be read.
-fn take(picture: &mut ClusterView, key: &str, value: &str) -> bool {
+fn accept_value(picture: &mut ClusterView, key: &str, value: &str) -> bool {
     let revision = picture.cluster().revision.next();
     let event = KeyEvent {
         key: format!("{DEFAULT_PREFIX}{key}").into_bytes(),
@@ -77,21 +77,21 @@ fn take(picture: &mut ClusterView, key: &str, value: &str) -> bool {
     picture.apply_event(&event, &mut Vec::new()).is_ok()
 }
 
-fn unit() -> UnitName {
+fn sample_unit() -> UnitName {
     UnitName::parse("a.service").unwrap()
 }
 
 #[test]
 fn what_the_first_version_wrote_is_read_today() {
-    let mut picture = picture();
+    let mut picture = empty_view();
 
     for (key, value) in FIRST {
-        assert!(take(&mut picture, key, value), "{key}");
+        assert!(accept_value(&mut picture, key, value), "{key}");
     }
 
     let cluster = picture.cluster();
     let machine = MachineId::parse(MACHINE).unwrap();
-    let unit = &cluster.units[&unit()];
+    let unit = &cluster.units[&sample_unit()];
     assert_eq!((unit.desired, unit.restarts, unit.rollout), (JobState::Launched, 2, None));
     assert_eq!((unit.file.canonical_text().as_str(), unit.file.hash()), (TEXT, UnitHash::of_text(TEXT)));
     assert_eq!(cluster.target_of("a.service"), Some(&machine));
@@ -121,8 +121,8 @@ fn what_is_written_today_is_read_by_the_first_version() {
     let keys = KeySpace::with_prefix(DEFAULT_PREFIX);
     let machine = MachineId::parse(MACHINE).unwrap();
     let lie = [
-        (StoreKey::Unit(unit()), encode_record(&record)),
-        (StoreKey::Assignment(machine.clone(), unit()), encode_record(&AssignmentRecord { hash })),
+        (StoreKey::Unit(sample_unit()), encode_record(&record)),
+        (StoreKey::Assignment(machine.clone(), sample_unit()), encode_record(&AssignmentRecord { hash })),
         (
             StoreKey::Presence(machine.clone()),
             encode_record(&PresenceRecord { machine: Machine::new(machine), boot: String::new() }),
@@ -136,31 +136,38 @@ fn what_is_written_today_is_read_by_the_first_version() {
 
 #[test]
 fn a_change_by_the_first_version_ends_a_rollout_and_breaks_nothing() {
-    let mut picture = picture();
+    let mut picture = empty_view();
     for (key, value) in FIRST {
-        take(&mut picture, key, value);
+        accept_value(&mut picture, key, value);
     }
     let hash = UnitHash::of_text(TEXT);
     let first =
         FirstUnitRecord { hash, desired: JobState::Loaded, restarts: 3, previous: None, note: String::new() };
 
-    assert!(take(&mut picture, "units/a.service", &String::from_utf8(encode_record(&first)).unwrap()));
+    assert!(accept_value(
+        &mut picture,
+        "units/a.service",
+        &String::from_utf8(encode_record(&first)).unwrap()
+    ));
 
-    let unit = &picture.cluster().units[&unit()];
+    let unit = &picture.cluster().units[&sample_unit()];
     assert_eq!((unit.desired, unit.restarts, unit.rollout), (JobState::Loaded, 3, None));
 }
 
 #[test]
 fn what_a_next_version_adds_is_overlooked() {
-    let mut picture = picture();
+    let mut picture = empty_view();
 
     for (key, value) in FIRST {
         let more = value.replacen(r#"{"v":1,"#, r#"{"v":1,"colour":{"of":["the",1]},"#, 1);
-        assert!(take(&mut picture, key, &more), "{key}");
+        assert!(accept_value(&mut picture, key, &more), "{key}");
     }
-    assert!(take(&mut picture, "colours/a.service", r#"{"v":7}"#), "a key of a kind that nobody knows");
+    assert!(
+        accept_value(&mut picture, "colours/a.service", r#"{"v":7}"#),
+        "a key of a kind that nobody knows"
+    );
 
-    assert_eq!(picture.cluster().units[&unit()].desired, JobState::Launched);
+    assert_eq!(picture.cluster().units[&sample_unit()].desired, JobState::Launched);
     assert_eq!(picture.cluster().target_of("a.service").map(MachineId::as_str), Some(MACHINE));
     let state: StateRecord = decode_record(FIRST[4].1.as_bytes()).unwrap();
     assert_eq!(state.restarts, 2);
@@ -168,14 +175,14 @@ fn what_a_next_version_adds_is_overlooked() {
 
 #[test]
 fn a_next_format_is_not_guessed_at_and_shuts_older_programs_out() {
-    let mut picture = picture();
+    let mut picture = empty_view();
     let next = format!(r#"{{"v":{},"hash":[1,2,3],"desired":{{"launched":true}}}}"#, FORMAT + 1);
 
     assert!(
         matches!(decode_record::<UnitRecord>(next.as_bytes()), Err(RecordError::Newer(v)) if v == FORMAT + 1)
     );
-    assert!(!take(&mut picture, "units/a.service", &next));
-    assert!(take(&mut picture, "schema", &format!(r#"{{"v":1,"oldest_reader":{}}}"#, FORMAT + 1)));
+    assert!(!accept_value(&mut picture, "units/a.service", &next));
+    assert!(accept_value(&mut picture, "schema", &format!(r#"{{"v":1,"oldest_reader":{}}}"#, FORMAT + 1)));
 
     assert!(picture.newer_schema().is_some_and(|schema| schema.oldest_reader > FORMAT));
 }

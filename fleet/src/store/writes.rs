@@ -63,7 +63,7 @@ pub enum WriteOperation {
 }
 
 /// A transaction.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct StoreWrite {
     /// All of this must hold.
     pub when: Vec<WriteCondition>,

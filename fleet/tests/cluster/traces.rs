@@ -23,7 +23,7 @@ pub(crate) fn calls_are_as_systemd_describes_them(node: &Node) {
     };
     let text = describe("org.freedesktop.systemd1", "/org/freedesktop/systemd1")
         + &node.shell("busctl --xml-interface introspect org.freedesktop.DBus /org/freedesktop/DBus");
-    let used = calls::interfaces();
+    let used = calls::used_members();
     assert!(used.len() > 12, "{used:?}");
     for member in used {
         let described = described(&text, member.interface, member.name);

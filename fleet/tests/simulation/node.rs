@@ -184,7 +184,7 @@ impl Node {
             }
             return;
         }
-        if !self.heard || !self.registered || self.picture.leader().is_some() {
+        if !self.heard || !self.registered || self.picture.current_leader().is_some() {
             return;
         }
         store.leases.insert(lease, now + TTL / 2);
@@ -215,8 +215,10 @@ impl Node {
             .decisions
             .iter()
             .map(|decision| (&decision.unit, engine_writes::decision_write(&self.picture, decision)));
-        let steps =
-            plan.rollout.iter().map(|step| (step.unit(), engine_writes::rollout_step(&self.picture, step)));
+        let steps = plan
+            .rollout
+            .iter()
+            .map(|step| (step.changed_unit(), engine_writes::rollout_step(&self.picture, step)));
         let wishes: Vec<(UnitName, Option<StoreWrite>)> =
             decisions.chain(steps).map(|(unit, write)| (unit.clone(), write)).collect();
         let mut lost = false;

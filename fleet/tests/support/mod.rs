@@ -294,7 +294,7 @@ impl RebootLocks for MemoryLocks {
         self.change(group, |semaphore| {
             let held: Vec<_> = semaphore.holders.iter().map(|holder| holder.id.clone()).collect();
             let full = LockError::Full { group: group.clone(), max: semaphore.max, holders: held.join(", ") };
-            *semaphore = semaphore.clone().acquire(holder).map_err(|_| full)?;
+            *semaphore = semaphore.clone().acquire_slot(holder).map_err(|_| full)?;
             Ok(())
         })
     }

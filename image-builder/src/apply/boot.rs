@@ -28,10 +28,10 @@ pub(crate) fn write(site: &BuildContext<'_>, target: &DiskTarget<'_>) -> Result<
     let DiskTarget { disk, layout, disk_guid, tools, .. } = *target;
     let selector = selector::selector_script(layout);
 
-    let bios = layout.partition(PartitionRole::Bios);
+    let bios = layout.partition_of(PartitionRole::Bios);
     let grub = core_image::place_core(make_core_image(site, target, &selector)?, bios)?;
     // Only what is not zero, as everywhere below: the disk is new, so the rest of it is a hole already.
-    disk.write_sparse(bios.offset(), &grub).map_err(what("GRUB's core image"))?;
+    disk.write_sparse(bios.byte_offset(), &grub).map_err(what("GRUB's core image"))?;
     let boot_img = tools.read(&format!("{GRUB_BIOS}/boot.img"))?;
     let boot_code = core_image::boot_code(&boot_img, bios)?;
 
@@ -109,7 +109,7 @@ fn protective_mbr(size: Bytes, boot_code: &[u8; core_image::BOOT_CODE]) -> io::R
 /// Makes the file system of STATE: a few MiB, with room in its descriptors to grow to 2 TiB at once.
 pub(crate) fn write_state(site: &BuildContext<'_>, target: &DiskTarget<'_>) -> Result<(), BuildError> {
     let uuid = target.derive_identifier("state file system");
-    let size = target.layout.partition(PartitionRole::State).size();
+    let size = target.layout.partition_of(PartitionRole::State).byte_size();
     let options = format!(
         // Without a seed mke2fs takes a random one, and no two images would be equal. Lazy tables are filled
         // by the kernel after the first mount, at the boot that is to be short. `resize=` keeps room for the

@@ -56,7 +56,7 @@ pub(crate) struct BuiltImage {
 
 impl BuiltImage {
     /// What it is, for people.
-    pub(crate) fn describe(&self, name: &str, seconds: f64) -> String {
+    pub(crate) fn describe_image(&self, name: &str, seconds: f64) -> String {
         let megabytes = |bytes: u64| bytes / 1_000_000;
         let Self { disk, version, root_bytes, slot_bytes, initrd_bytes, packages, peak_memory_bytes, .. } =
             self;
@@ -103,7 +103,7 @@ pub(crate) fn build_image(
         move |source| BuildError::Prepare { path, source }
     };
     fs::create_dir_all(output).map_err(prepare(output))?;
-    let cache = cache::open(&plan.facts.cache)?;
+    let cache = cache::open_cache(&plan.facts.cache)?;
     let workspace =
         // Beside the output, since rename(2) works within one file system only.
         tempfile::Builder::new().prefix(".building-").tempdir_in(output).map_err(prepare(output))?;
@@ -112,7 +112,7 @@ pub(crate) fn build_image(
 
     progress.begin_step(BuildStep::Resolve);
     if plan.source.security_mirror.is_none() {
-        progress.warn(plan::NO_SECURITY_FIXES);
+        progress.show_warning(plan::NO_SECURITY_FIXES);
     }
     let packages = packages::resolve_packages(&site, &cache)?;
     progress.note_result(&format!(
@@ -122,13 +122,13 @@ pub(crate) fn build_image(
         jiff::Timestamp::from_second(i64::try_from(packages.epoch).unwrap_or_default()).unwrap_or_default()
     ));
     if let Some(warning) = packages.other_agent() {
-        progress.warn(&warning);
+        progress.show_warning(&warning);
     }
     progress.begin_step(BuildStep::Download);
     progress.note_result(&packages.download_packages()?);
     // The two take turns at the two cores: one is decompressing, the other mostly one process at a time.
     progress.begin_step(BuildStep::Bootstrap);
-    let meter = progress.meter();
+    let meter = progress.step_meter();
     let (bootstrapped, tools) = std::thread::scope(|scope| {
         let tools = scope.spawn(|| packages.unpack_tools(&cache));
         (packages.bootstrap_root(&site, &cache, &meter), tools.join())
@@ -146,11 +146,11 @@ pub(crate) fn build_image(
     let disk_guid = plan::disk_guid(&plan.spec, &lock, packages.epoch);
     let layout = plan::plan_disk(&plan.spec, disk_guid)?;
     let disk_path = site.workspace.join("disk.raw");
-    let disk = DiskImage::create(&disk_path, layout.disk_size()).map_err(prepare(&disk_path))?;
+    let disk = DiskImage::create_image(&disk_path, layout.disk_size()).map_err(prepare(&disk_path))?;
     let target = DiskTarget { disk: &disk, layout: &layout, disk_guid, tools: &tools, epoch: packages.epoch };
 
     progress.begin_step(BuildStep::RootFileSystem);
-    let extent = root::write_file_system(&site, &target, &composed, &progress.meter())?;
+    let extent = root::write_file_system(&site, &target, &composed, &progress.step_meter())?;
     progress.note_result(&format!("{} in a slot of {}", extent.size, plan.spec.partitions.root));
     progress.begin_step(BuildStep::Verity);
     let sealed = root::seal_slot(&site, &target, extent, &composed, &initrd, &signer)?;
@@ -170,7 +170,7 @@ pub(crate) fn build_image(
 
 /// Chooses every package's version and builds nothing: the lock that a build now would have.
 pub(crate) fn resolve_lock(plan: &BuildPlan, interrupt: &InterruptFlag) -> Result<PackageLock, BuildError> {
-    let cache = cache::open(&plan.facts.cache)?;
+    let cache = cache::open_cache(&plan.facts.cache)?;
     let site = BuildContext { plan, interrupt, workspace: &cache };
     Ok(packages::resolve_packages(&site, &cache)?.into_lock())
 }
@@ -195,7 +195,7 @@ impl DiskTarget<'_> {
 
     /// Where a partition begins.
     pub(crate) fn partition_offset(&self, role: PartitionRole) -> Bytes {
-        self.layout.partition(role).offset()
+        self.layout.partition_of(role).byte_offset()
     }
 }
 
@@ -214,8 +214,9 @@ fn choose_signer(plan: &BuildPlan, cache: &Path) -> Result<ImageSigner, BuildErr
     let update_root =
         plan.facts.update_root.as_deref().map(|path| read_update_root(path, &secrets)).transpose()?;
     // This is how the machines learn of a new release key: its first release brings it in the initramfs.
-    let of_root =
-        update_root.iter().map(|root| root.metadata().role(Role::Release).known().unwrap_or_default());
+    let of_root = update_root
+        .iter()
+        .map(|root| root.metadata().role_keys(Role::Release).known_keys().unwrap_or_default());
     trusted.extend(of_root.flatten());
     // Their files are in the image, so the order in which keys were named must not change it.
     trusted.sort_by_key(PublicKey::key_id);
@@ -226,9 +227,9 @@ fn choose_signer(plan: &BuildPlan, cache: &Path) -> Result<ImageSigner, BuildErr
 /// A machine of this image follows the root to releases that its keys signed, so this image is to be one.
 fn read_update_root(path: &Path, secrets: &[SecretKey]) -> Result<TrustedRoot, BuildError> {
     let envelope = fs::read(path).map_err(|source| BuildError::Prepare { path: path.to_owned(), source })?;
-    let root = TrustedRoot::anchor(&envelope)
+    let root = TrustedRoot::anchor_chain(&envelope)
         .map_err(|source| BuildError::UpdateRoot { path: path.to_owned(), source })?;
-    let known = root.metadata().role(Role::Release).known().unwrap_or_default();
+    let known = root.metadata().role_keys(Role::Release).known_keys().unwrap_or_default();
     let may_sign =
         |secret: &SecretKey| known.iter().any(|key| key.key_id() == secret.public_key("").key_id());
     if secrets.iter().any(may_sign) {
@@ -274,7 +275,7 @@ pub(crate) enum BuildError {
     Interrupted(#[from] Interrupted),
     #[error("cannot use a key")]
     Key(#[from] KeyError),
-    #[error("cannot settle the kernel")]
+    #[error("cannot choose the kernel")]
     Kernel(#[from] KernelError),
     #[error("the partitions do not fit")]
     Layout(#[from] PlanLayoutError),

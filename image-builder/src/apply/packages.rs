@@ -42,7 +42,7 @@ pub(crate) fn resolve_packages(
     let mirror = Sha256::digest_of(plan.source.mirror.as_bytes()).to_string();
     // Mirrors differ in what they have at a moment, so each has lists of its own.
     let folder = cache.join("apt").join(format!("{}-{}", plan.source.suite, &mirror[..12]));
-    let archive = AptArchive::open(&folder, plan.source.clone())?;
+    let archive = AptArchive::open_archive(&folder, plan.source.clone())?;
     let agent = &plan.facts.initagent;
     let agent = fs::read(agent).map_err(|source| BuildError::Prepare { path: agent.clone(), source })?;
     let agent = Sha256::digest_of(&agent);
@@ -73,14 +73,14 @@ impl ResolvedPackages {
     /// What to say when the image will not be the one that the lock was written for.
     pub(crate) fn other_agent(&self) -> Option<String> {
         let locked = self.locked_agent?;
-        let ours = self.agent()?;
+        let ours = self.agent_digest()?;
         Some(format!(
             "the lock is of another initagent ({locked}) than this one ({ours}): the image will differ"
         ))
     }
 
     /// The digest of the agent.
-    pub(crate) fn agent(&self) -> Option<Sha256> {
+    pub(crate) fn agent_digest(&self) -> Option<Sha256> {
         self.lock.initagent
     }
 
@@ -159,7 +159,7 @@ impl ResolvedPackages {
             fs::create_dir_all(&folder).map_err(prepare)?;
             let partial = tempfile::NamedTempFile::new_in(&folder).map_err(prepare)?;
             // Asking apt takes longer than all else does here when the tree is there.
-            let stanzas = self.archive.stanzas(self.root_packages())?;
+            let stanzas = self.archive.package_stanzas(self.root_packages())?;
             let deb = |package: &LockedPackage| self.archive.package_path(package);
             bootstrap.write_tree(&stanzas, partial.as_file(), deb, site.interrupt, meter)?;
             // rename(2): a build that is interrupted leaves no half tree under a name that another one

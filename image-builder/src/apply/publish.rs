@@ -37,7 +37,7 @@ pub(crate) fn write_reports(
             kept: &composed.kept,
             locked: packages.root_packages(),
             boot_loaders: packages.boot_loaders(&spec.boot),
-            agent: packages.agent(),
+            agent: packages.agent_digest(),
             crates: crates::of_program(sbom::AGENT),
         },
     );
@@ -66,7 +66,7 @@ pub(crate) fn publish_image(
     let output = &site.plan.facts.output;
     let what = |what| move |source| BuildError::Bytes { what, source };
     // Before the names: after a power cut a finished name must not stand for an unfinished file.
-    target.disk.sync().map_err(what("the disk image"))?;
+    target.disk.sync_image().map_err(what("the disk image"))?;
     let mut files = Vec::new();
     for ReportFile { name, text } in reports {
         let partial = site.workspace.join(name);

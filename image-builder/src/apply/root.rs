@@ -178,7 +178,7 @@ pub(crate) fn add_initramfs(
 ) -> Result<InitramfsFile, BuildError> {
     let what = |source| BuildError::Bytes { what: "the initramfs", source };
     let ImageSpec { kernel, initramfs: wanted, .. } = &site.plan.spec;
-    let policy = modules::Policy::of(&kernel.command_line);
+    let policy = modules::Policy::from_command_line(&kernel.command_line);
     let selection = modules::select_modules(&composed.tree, &composed.kernel.release, wanted, policy)?;
     let initagent = fs::read(&site.plan.facts.initagent).map_err(what)?;
     let image = initramfs::build_initramfs(&initagent, &selection, &signer.trusted).map_err(what)?;
@@ -229,7 +229,7 @@ impl Write for MeteredPipe<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let written = self.input.write(bytes)?;
         self.done += written as u64;
-        self.meter.set(self.done, self.total);
+        self.meter.set_progress(self.done, self.total);
         Ok(written)
     }
 

@@ -17,7 +17,7 @@ fn key(seed: u8) -> SecretKey {
 
 fn role(seeds: &[u8]) -> RoleKeys {
     let keys: Vec<PublicKey> = seeds.iter().map(|seed| key(*seed).public_key("test")).collect();
-    RoleKeys::of(&keys, 1)
+    RoleKeys::from_keys(&keys, 1)
 }
 
 /// A plan that signs with the key of this seed, and whose machines are to trust a root with release keys 30 and 31.
@@ -61,7 +61,7 @@ fn an_image_carries_the_root_that_it_follows_and_all_its_release_keys() {
     root::write_identity(&mut tree, &plan.spec, &signer);
     let carried = tree.read("usr/share/catamaran/root").unwrap();
     assert_eq!(carried, fs::read(folder.path().join("root")).unwrap());
-    assert_eq!(TrustedRoot::anchor(&carried).unwrap().number(), 1);
+    assert_eq!(TrustedRoot::anchor_chain(&carried).unwrap().number(), 1);
 }
 
 #[test]

@@ -11,7 +11,8 @@ use image_format::slot::SlotTable;
 use uuid::Uuid;
 
 use super::esp::volume_id;
-use super::fat::{self, FatFile};
+use super::fat;
+use disk_install::esp::FatFile;
 
 /// The partition's bytes with a table in both copies.
 pub(crate) fn build_abstate(disk: Uuid, table: SlotTable) -> io::Result<Vec<u8>> {

@@ -72,12 +72,12 @@ pub(crate) fn place_core(mut core: Vec<u8>, bios: &PlacedPartition) -> Result<Ve
     // The first sector is loaded by the boot code and loads the others itself.
     let sectors = core.len().div_ceil(SECTOR);
     if core.len() < SECTOR || sectors as u64 > bios.sectors {
-        return Err(CoreImageError::Size { size: core.len(), room: bios.size() });
+        return Err(CoreImageError::Size { size: core.len(), room: bios.byte_size() });
     }
     core.resize(sectors * SECTOR, 0);
     // The list has 16 bits for the count, 8 bytes for the first sector before it, and the segment behind it.
     let rest = u16::try_from(sectors - 1)
-        .map_err(|_| CoreImageError::Size { size: core.len(), room: bios.size() })?;
+        .map_err(|_| CoreImageError::Size { size: core.len(), room: bios.byte_size() })?;
     core[BLOCK_LIST..BLOCK_LIST + 8].copy_from_slice(&(bios.first_lba + 1).to_le_bytes());
     core[BLOCK_LIST + 8..BLOCK_LIST + 10].copy_from_slice(&rest.to_le_bytes());
     core[BLOCK_LIST + 10..BLOCK_LIST + 12].copy_from_slice(&LOAD_SEGMENT.to_le_bytes());
@@ -85,7 +85,7 @@ pub(crate) fn place_core(mut core: Vec<u8>, bios: &PlacedPartition) -> Result<Ve
 }
 
 /// Why GRUB for BIOS cannot be put on the disk.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum CoreImageError {
     #[error("GRUB's boot.img is shorter than {BOOT_CODE} bytes")]
     BootCode,

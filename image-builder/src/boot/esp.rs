@@ -11,10 +11,10 @@ use std::io;
 use fatfs::{FatType, FormatVolumeOptions};
 use uuid::Uuid;
 
-use super::fat::{self, FatFile};
+use super::fat;
+use disk_install::esp::FatFile;
 
-/// Where a person drops user-data, meta-data and network-config (the NoCloud names).
-pub(crate) const SEED: &str = "seed";
+use disk_install::esp::SEED;
 
 // Lines end as Windows has them: the ESP is the one partition that every computer opens.
 const SEED_README: &str = "\

@@ -4,33 +4,10 @@
 //! `..` entries of a directory come out with long-name entries before them and a generated short name
 //! (rafalh/rust-fatfs#117), which fsck.vfat rejects. Source: Microsoft's FAT specification, 6.5.
 
-use std::io::{self, Cursor, Write as _};
+use std::io::{self, Cursor};
 
-use fatfs::{Date, DateTime, FileSystem, FormatVolumeOptions, FsOptions, Time, TimeProvider};
-
-/// A file to be.
-#[derive(Debug, Clone)]
-pub(crate) struct FatFile {
-    /// Parts joined by `/`; directories are made as needed.
-    pub(crate) path: String,
-    pub(crate) bytes: Vec<u8>,
-}
-
-/// The first moment FAT can write down: image times say nothing about the files.
-#[derive(Debug)]
-struct FixedClock;
-
-impl TimeProvider for FixedClock {
-    fn get_current_date(&self) -> Date {
-        Date { year: 1980, month: 1, day: 1 }
-    }
-
-    fn get_current_date_time(&self) -> DateTime {
-        DateTime { date: self.get_current_date(), time: Time { hour: 0, min: 0, sec: 0, millis: 0 } }
-    }
-}
-
-static CLOCK: FixedClock = FixedClock;
+use disk_install::esp::{FatFile, open_volume, write_files};
+use fatfs::FormatVolumeOptions;
 
 /// A volume of `size` bytes that holds `files`, in their order, and the directories they need.
 pub(crate) fn fat_volume(
@@ -53,29 +30,9 @@ pub(crate) fn fat_volume(
     // Before any file is written, so that nothing but directories can look like one.
     let mut volume = disk.into_inner();
     mend_dot_entries(&mut volume);
-    add(volume, files)
-}
-
-/// The volume with `files` written into it, over what has their names; their directories exist.
-pub(crate) fn add(volume: Vec<u8>, files: &[FatFile]) -> io::Result<Vec<u8>> {
     let mut disk = Cursor::new(volume);
-    {
-        let system = open_volume(&mut disk)?;
-        for FatFile { path, bytes } in files {
-            let mut file = system.root_dir().create_file(path)?;
-            file.truncate()?;
-            file.write_all(bytes)?;
-            file.flush()?;
-        }
-        // Counts the free clusters, which a fresh volume does not know.
-        system.stats()?;
-        system.unmount()?;
-    }
+    write_files(&mut disk, files)?;
     Ok(disk.into_inner())
-}
-
-fn open_volume(disk: &mut Cursor<Vec<u8>>) -> io::Result<FileSystem<&mut Cursor<Vec<u8>>>> {
-    FileSystem::new(disk, FsOptions::new().time_provider(&CLOCK))
 }
 
 const ENTRY: usize = 32;
@@ -119,6 +76,8 @@ fn mend_dot_entries(volume: &mut [u8]) {
 
 #[cfg(test)]
 mod tests {
+    use fatfs::{FileSystem, FsOptions};
+
     use super::*;
 
     fn files() -> Vec<FatFile> {

@@ -16,7 +16,7 @@ const PAUSE: u32 = 30;
 pub(crate) fn selector_script(layout: &DiskLayout) -> String {
     // GRUB's block list, first sector and count: found without the partition table, which may be lost.
     let extent = |role| {
-        let PlacedPartition { first_lba, sectors, .. } = layout.partition(role);
+        let PlacedPartition { first_lba, sectors, .. } = layout.partition_of(role);
         format!("{first_lba}+{sectors}")
     };
     include_str!("selector.cfg")
@@ -44,7 +44,7 @@ mod tests {
         let script = selector_script(&layout);
 
         assert!(!script.contains('@'), "{script}");
-        let root_b = layout.partition(PartitionRole::Root(Slot::B));
+        let root_b = layout.partition_of(PartitionRole::Root(Slot::B));
         assert!(script.contains(&format!("loopback root_b ($disk){}+{}", root_b.first_lba, root_b.sectors)));
     }
 

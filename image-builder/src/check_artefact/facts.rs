@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
-use disk_formats::bmap::hex;
+use disk_formats::bmap::encode_hex;
 use disk_formats::disk::ReadDisk;
 use image_format::bytes::Bytes;
 use image_format::gpt::PartitionTable;
@@ -13,10 +13,10 @@ use image_format::slot::Slot;
 use sha2::{Digest as _, Sha256};
 
 use crate::artefact::ArtefactKind;
-use crate::convert::mapped::partition_table;
 use crate::disk::DiskImage;
 use crate::inspect::files::RootReader;
 use crate::source::{SourceDisk, SourceError, SourceKind, open_source};
+use disk_install::mapped::partition_table;
 
 /// An artefact, looked at.
 #[derive(Debug)]
@@ -42,14 +42,14 @@ pub(crate) struct SystemFacts {
 }
 
 /// Looks at an artefact.
-pub(crate) fn gather(path: &Path) -> Result<ArtefactFacts, SourceError> {
+pub(crate) fn gather_facts(path: &Path) -> Result<ArtefactFacts, SourceError> {
     let SourceDisk { kind, disk } = open_source(path)?;
     let (kind, archive_fault) = match kind {
-        SourceKind::Disk(format) => (format.name(), None),
+        SourceKind::Disk(format) => (format.option_name(), None),
         SourceKind::Archive => archive_facts(path, disk.as_ref()),
     };
     let table = partition_table(disk.as_ref());
-    let disk_bytes = disk.size();
+    let disk_bytes = disk.disk_size();
     let image = DiskImage::of_disk(path, disk);
     Ok(ArtefactFacts {
         path: path.to_owned(),
@@ -64,7 +64,7 @@ pub(crate) fn gather(path: &Path) -> Result<ArtefactFacts, SourceError> {
 
 fn system_facts(image: &DiskImage, table: &PartitionTable) -> Option<SystemFacts> {
     let slot = table.find_label(Partition::of_role(PartitionRole::Root(Slot::A)).label)?;
-    let root = RootReader::open(image, slot.offset(), Bytes::new(slot.size().get())).ok()?;
+    let root = RootReader::open_root(image, slot.byte_offset(), Bytes::new(slot.byte_size().get())).ok()?;
     let environment = root.read_text("/boot/env").unwrap_or_default();
     let line = environment.lines().find_map(|line| line.strip_prefix("cmdline=")).unwrap_or_default();
     let mut modules = String::new();
@@ -98,7 +98,7 @@ fn archive_facts(path: &Path, disk: &dyn ReadDisk) -> (&'static str, Option<Stri
             } else {
                 ArtefactKind::VagrantLibvirt
             };
-            (kind.name(), None)
+            (kind.kind_name(), None)
         }
         Ok(_) => ("ova", ova_fault(path).unwrap_or_else(|error| Some(error.to_string()))),
     }
@@ -112,7 +112,7 @@ fn read_names(path: &Path) -> io::Result<Vec<String>> {
 
 /// Google takes one file of that name, sparse in GNU's old way.
 fn gce_fault(path: &Path, disk: &dyn ReadDisk) -> io::Result<Option<String>> {
-    let stream = disk_formats::stream::Compression::Gzip.decoder(File::open(path)?)?;
+    let stream = disk_formats::stream::Compression::Gzip.open_decoder(File::open(path)?)?;
     let mut archive = tar::Archive::new(stream);
     // Only the first header: what comes behind it would have to be unpacked.
     let Some(entry) = archive.entries()?.next() else { return Ok(Some("the archive is empty".to_owned())) };
@@ -121,11 +121,11 @@ fn gce_fault(path: &Path, disk: &dyn ReadDisk) -> io::Result<Option<String>> {
     if name != "disk.raw" {
         return Ok(Some(format!("its first file is {name:?}, not disk.raw")));
     }
-    let sparse = entry.header().entry_type().is_gnu_sparse() || disk.size() == 0;
+    let sparse = entry.header().entry_type().is_gnu_sparse() || disk.disk_size() == 0;
     Ok((!sparse).then(|| "disk.raw is not sparse (tar --format=oldgnu -S)".to_owned()))
 }
 
-fn suffix(name: &str) -> &str {
+fn name_suffix(name: &str) -> &str {
     name.rsplit('.').next().unwrap_or_default()
 }
 
@@ -136,10 +136,10 @@ fn ova_fault(path: &Path) -> io::Result<Option<String>> {
     for (index, entry) in archive.entries()?.enumerate() {
         let mut entry = entry?;
         let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
-        if index == 0 && suffix(&name) != "ovf" {
+        if index == 0 && name_suffix(&name) != "ovf" {
             return Ok(Some(format!("its first file is {name:?}, not the OVF")));
         }
-        if suffix(&name) == "mf" {
+        if name_suffix(&name) == "mf" {
             entry.take(1 << 20).read_to_string(&mut manifest)?;
             continue;
         }
@@ -147,7 +147,7 @@ fn ova_fault(path: &Path) -> io::Result<Option<String>> {
         while let read @ 1.. = entry.read(&mut buffer)? {
             hasher.update(&buffer[..read]);
         }
-        digests.push((name, hex(&hasher.finalize())));
+        digests.push((name, encode_hex(&hasher.finalize())));
     }
     let wrong =
         digests.iter().find(|(name, digest)| !manifest.contains(&format!("SHA256({name})= {digest}")));

@@ -30,22 +30,22 @@ pub(crate) struct CheckReport {
 
 /// Holds an artefact against every rule of a place.
 pub(crate) fn check_artefact(path: &Path, place: &'static Place) -> Result<CheckReport, SourceError> {
-    let facts = facts::gather(path)?;
-    Ok(report(&facts, place))
+    let facts = facts::gather_facts(path)?;
+    Ok(report_artefact(&facts, place))
 }
 
-fn report(facts: &facts::ArtefactFacts, place: &'static Place) -> CheckReport {
+fn report_artefact(facts: &facts::ArtefactFacts, place: &'static Place) -> CheckReport {
     CheckReport {
         artefact: facts.path.display().to_string(),
         place: place.title,
-        rules: place.rules.iter().map(|rule| rule.judge(facts)).collect(),
+        rules: place.rules.iter().map(|rule| rule.judge_artefact(facts)).collect(),
         commands: place.commands.replace("{FILE}", &facts.path.display().to_string()),
         tested: place.tested,
     }
 }
 
 impl CheckReport {
-    pub(crate) fn holds(&self) -> bool {
+    pub(crate) fn all_hold(&self) -> bool {
         self.rules.iter().all(|rule| rule.verdict != Verdict::Fail)
     }
 }
@@ -62,7 +62,7 @@ impl fmt::Display for CheckReport {
             writeln!(f, "  {word:<5} {rule}\n          {because}")?;
         }
         writeln!(f, "\n  tested by us: {}\n", self.tested)?;
-        if self.holds() {
+        if self.all_hold() {
             write!(f, "To upload and register it (words in capitals are yours):\n\n{}", self.commands)
         } else {
             writeln!(f, "It would not run there. No command is shown until every rule holds.")

@@ -56,13 +56,13 @@ pub(crate) enum Verdict {
 const MIB: u64 = 1 << 20;
 
 /// Bytes as people read them.
-fn size(bytes: u64) -> String {
+fn size_words(bytes: u64) -> String {
     image_format::bytes::Bytes::new(bytes).to_string()
 }
 
 impl PlaceRule {
     /// Holds an artefact against the rule.
-    pub(crate) fn judge(&self, facts: &ArtefactFacts) -> RuleVerdict {
+    pub(crate) fn judge_artefact(&self, facts: &ArtefactFacts) -> RuleVerdict {
         let ArtefactFacts { disk_bytes, file_bytes, .. } = *facts;
         let yes_or_no = |holds: bool| if holds { Verdict::Ok } else { Verdict::Fail };
         let (rule, verdict, because) = match *self {
@@ -79,22 +79,26 @@ impl PlaceRule {
             }
             Self::DiskUnit(unit) => {
                 let holds = disk_bytes.is_multiple_of(unit);
-                (format!("disk size: a multiple of {}", size(unit)), yes_or_no(holds), size(disk_bytes))
+                (
+                    format!("disk size: a multiple of {}", size_words(unit)),
+                    yes_or_no(holds),
+                    size_words(disk_bytes),
+                )
             }
             Self::MaxDisk(most) => (
-                format!("disk size: at most {}", size(most)),
+                format!("disk size: at most {}", size_words(most)),
                 yes_or_no(disk_bytes <= most),
-                size(disk_bytes),
+                size_words(disk_bytes),
             ),
             Self::MinDisk(least) => (
-                format!("disk size: at least {}", size(least)),
+                format!("disk size: at least {}", size_words(least)),
                 yes_or_no(disk_bytes >= least),
-                size(disk_bytes),
+                size_words(disk_bytes),
             ),
             Self::MaxFile(most) => {
                 let mib = file_bytes.div_ceil(MIB);
                 (
-                    format!("file size: at most {}", size(most)),
+                    format!("file size: at most {}", size_words(most)),
                     yes_or_no(file_bytes <= most),
                     format!("{mib} MiB"),
                 )

@@ -34,9 +34,9 @@ fn place(name: &str) -> &'static Place {
 
 #[test]
 fn what_a_place_takes_passes_and_shows_the_commands() {
-    let report = report(&facts("vhd-fixed"), place("azure"));
+    let report = report_artefact(&facts("vhd-fixed"), place("azure"));
 
-    assert!(report.holds(), "{report}");
+    assert!(report.all_hold(), "{report}");
     assert!(report.to_string().contains("azcopy copy disk.img"), "{report}");
 }
 
@@ -48,7 +48,7 @@ fn each_rule_that_does_not_hold_says_what_to_do() {
     facts.system.as_mut().unwrap().modules.clear();
     facts.system.as_mut().unwrap().command_line.clear();
 
-    let report = report(&facts, place("azure"));
+    let report = report_artefact(&facts, place("azure"));
 
     let text = report.to_string();
     for says in [
@@ -59,14 +59,14 @@ fn each_rule_that_does_not_hold_says_what_to_do() {
     ] {
         assert!(text.contains(says), "{says}: {text}");
     }
-    assert!(!report.holds() && !text.contains("azcopy"), "{text}");
+    assert!(!report.all_hold() && !text.contains("azcopy"), "{text}");
 }
 
 #[test]
 fn a_disk_of_somebody_else_is_not_judged_by_its_inside() {
-    let report = report(&ArtefactFacts { system: None, ..facts("vhd-fixed") }, place("azure"));
+    let report = report_artefact(&ArtefactFacts { system: None, ..facts("vhd-fixed") }, place("azure"));
 
-    assert!(report.holds());
+    assert!(report.all_hold());
     assert!(report.rules.iter().any(|rule| rule.verdict == Verdict::Unknown));
 }
 
@@ -111,7 +111,7 @@ fn an_archive_is_known_by_what_it_holds() {
     for artefact in
         made.iter().filter(|made| !matches!(made.kind, "bmap" | "vagrant-catalogue" | "vagrant-qemu"))
     {
-        let facts = facts::gather(&artefact.path).unwrap();
+        let facts = facts::gather_facts(&artefact.path).unwrap();
         assert_eq!((facts.kind, facts.archive_fault), (artefact.kind, None));
     }
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use disk_formats::artefact;
 use disk_formats::disk::ReadDisk;
-use disk_formats::encode::{EncodeError, Pass, encode};
+use disk_formats::encode::{EncodeError, Pass, encode_disk};
 use disk_formats::format::Format;
 use disk_formats::piece::{self, Piece};
 
@@ -19,7 +19,7 @@ use crate::transfer::TransferMeter;
 const BLOCK: u64 = 512;
 
 /// A header of a plain file, owned by root, of 1970, in POSIX's format; above 8 GiB with GNU's number.
-fn header(name: &str, size: u64) -> io::Result<tar::Header> {
+fn file_header(name: &str, size: u64) -> io::Result<tar::Header> {
     let mut header = tar::Header::new_ustar();
     header.set_path(name)?;
     header.set_size(size);
@@ -42,27 +42,27 @@ impl TarWriter {
     }
 
     pub(crate) fn add_text(&mut self, name: &str, text: &[u8]) -> io::Result<()> {
-        self.file.write_all(header(name, text.len() as u64)?.as_bytes())?;
+        self.file.write_all(file_header(name, text.len() as u64)?.as_bytes())?;
         self.file.write_all(text)?;
-        self.pad(text.len() as u64)
+        self.pad_file(text.len() as u64)
     }
 
     /// Adds a file; the kernel copies it.
     pub(crate) fn add_file(&mut self, name: &str, path: &Path) -> io::Result<()> {
         let mut from = File::open(path)?;
         let length = from.metadata()?.len();
-        self.file.write_all(header(name, length)?.as_bytes())?;
+        self.file.write_all(file_header(name, length)?.as_bytes())?;
         io::copy(&mut from, &mut self.file)?;
-        self.pad(length)
+        self.pad_file(length)
     }
 
-    fn pad(&mut self, length: u64) -> io::Result<()> {
+    fn pad_file(&mut self, length: u64) -> io::Result<()> {
         let rest = length.next_multiple_of(BLOCK) - length;
         self.file.write_all(&vec![0; usize::try_from(rest).map_err(io::Error::other)?])
     }
 
     /// Two blocks of zeros end an archive.
-    pub(crate) fn finish(mut self) -> io::Result<()> {
+    pub(crate) fn finish_archive(mut self) -> io::Result<()> {
         self.file.write_all(&[0; 1024])
     }
 }
@@ -73,18 +73,18 @@ const GCE_UNIT: u64 = 1 << 30;
 /// Google's archive: gzip over tar in GNU's old format, with `disk.raw` as a sparse file.
 /// <https://cloud.google.com/compute/docs/import/import-existing-image#create_image_file>
 pub(crate) fn write_gce(job: &Job<'_>, disk: &dyn ReadDisk) -> io::Result<()> {
-    let disk = ResizedDisk::rounded(disk, GCE_UNIT);
+    let disk = ResizedDisk::rounded_up(disk, GCE_UNIT);
     let archive = SparseArchive::new(&disk, &mut |done, total| {
         let _ = (done, total);
         job.interrupt.check_interrupted().map_err(io::Error::other)
     })?;
-    let suffix = ArtefactKind::Gce.suffix();
-    let file = File::options().read(true).write(true).create_new(true).open(job.partial(suffix))?;
-    let encoder = artefact::encoder(Format::RawGz, file, archive.size(), "disk.raw")?;
-    let mut meter = TransferMeter::start("gce", job.request.output);
-    let mut watch = |done, total| job.watch(&mut meter, done, total);
+    let suffix = ArtefactKind::Gce.file_suffix();
+    let file = File::options().read(true).write(true).create_new(true).open(job.partial_path(suffix))?;
+    let encoder = artefact::open_encoder(Format::RawGz, file, archive.disk_size(), "disk.raw")?;
+    let mut meter = TransferMeter::start_meter("gce", job.request.output);
+    let mut watch = |done, total| job.report_progress(&mut meter, done, total);
     let pass = &mut Pass { threads: job.request.threads, mapped: &[], watch: &mut watch };
-    encode(&archive, vec![encoder], pass).map(|_| ()).map_err(|error| match error {
+    encode_disk(&archive, vec![encoder], pass).map(|_| ()).map_err(|error| match error {
         EncodeError::Stopped(source) => source,
         other => io::Error::other(other),
     })
@@ -103,10 +103,10 @@ struct SparseArchive<'a> {
 impl<'a> SparseArchive<'a> {
     fn new(disk: &'a ResizedDisk<'a>, watch: &mut dyn FnMut(u64, u64) -> io::Result<()>) -> io::Result<Self> {
         let mut runs: Vec<Range<u64>> = Vec::new();
-        for number in 0..piece::count(disk.size()) {
+        for number in 0..piece::count_pieces(disk.disk_size()) {
             let piece = Piece::read(disk, number)?;
-            watch(piece.offset, disk.size())?;
-            for run in piece.runs(|_| false) {
+            watch(piece.offset, disk.disk_size())?;
+            for run in piece.block_runs(|_| false) {
                 let run = piece.offset + run.start as u64..piece.offset + run.end as u64;
                 match runs.last_mut() {
                     Some(last) if last.end == run.start => last.end = run.end,
@@ -115,10 +115,10 @@ impl<'a> SparseArchive<'a> {
             }
         }
         // GNU tar ends the map with an empty stretch at the end, so that a hole there is one.
-        if runs.last().is_none_or(|last| last.end < disk.size()) {
-            runs.push(disk.size()..disk.size());
+        if runs.last().is_none_or(|last| last.end < disk.disk_size()) {
+            runs.push(disk.disk_size()..disk.disk_size());
         }
-        let head = sparse_head(&runs, disk.size())?;
+        let head = sparse_head(&runs, disk.disk_size())?;
         let mut at = head.len() as u64;
         let mut stretches = Vec::new();
         for run in runs {
@@ -181,7 +181,7 @@ fn write_number(field: &mut [u8; 12], number: u64) {
 }
 
 impl ReadDisk for SparseArchive<'_> {
-    fn size(&self) -> u64 {
+    fn disk_size(&self) -> u64 {
         self.size
     }
 

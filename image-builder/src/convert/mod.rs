@@ -5,7 +5,6 @@
 //! Invariant: the same disk gives the same bytes, whatever folder or machine.
 
 pub(crate) mod archive;
-pub(crate) mod mapped;
 pub(crate) mod ova;
 mod resized;
 mod vagrant;
@@ -14,9 +13,9 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use disk_formats::artefact::encoder as format_encoder;
+use disk_formats::artefact::open_encoder as format_encoder;
 use disk_formats::disk::ReadDisk;
-use disk_formats::encode::{EncodeError, Pass, encode};
+use disk_formats::encode::{EncodeError, Pass, encode_disk};
 use disk_formats::format::Format;
 use serde::Serialize;
 
@@ -57,9 +56,9 @@ pub(crate) struct MadeArtefact {
 }
 
 /// The stem of an image's name: `disk` of disk.raw.zst.
-pub(crate) fn stem(image: &Path) -> String {
+pub(crate) fn image_stem(image: &Path) -> String {
     let name = image.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let mut suffixes: Vec<&str> = ArtefactKind::ALL.iter().map(|kind| kind.suffix()).collect();
+    let mut suffixes: Vec<&str> = ArtefactKind::ALL.iter().map(|kind| kind.file_suffix()).collect();
     suffixes.extend([".img", ".iso"]);
     suffixes.sort_by_key(|suffix| std::cmp::Reverse(suffix.len()));
     let found = suffixes.iter().find_map(|suffix| name.strip_suffix(suffix)).filter(|stem| !stem.is_empty());
@@ -67,7 +66,7 @@ pub(crate) fn stem(image: &Path) -> String {
 }
 
 /// The formats that the kinds are, or are made of.
-fn formats(kinds: &[ArtefactKind]) -> Vec<Format> {
+fn needed_formats(kinds: &[ArtefactKind]) -> Vec<Format> {
     let mut formats = Vec::new();
     let mut add = |format| {
         if !formats.contains(&format) {
@@ -75,9 +74,9 @@ fn formats(kinds: &[ArtefactKind]) -> Vec<Format> {
         }
     };
     for kind in kinds {
-        add(kind.format());
+        add(kind.disk_format());
         // Whoever writes a raw image to a disk wants to know what of it to write.
-        if matches!(kind.format(), Format::Raw | Format::RawGz | Format::RawXz | Format::RawZst)
+        if matches!(kind.disk_format(), Format::Raw | Format::RawGz | Format::RawXz | Format::RawZst)
             && !matches!(kind, ArtefactKind::Gce)
         {
             add(Format::Bmap);
@@ -92,7 +91,7 @@ pub(crate) fn convert_image(
     interrupt: &InterruptFlag,
 ) -> Result<Vec<MadeArtefact>, ConvertError> {
     let source = open_source(request.image)?;
-    let stem = stem(request.image);
+    let stem = image_stem(request.image);
     refuse_overwrite(request, &stem)?;
     let folder = request.folder;
     let prepare = |source| ConvertError::Write { path: folder.to_owned(), source };
@@ -102,18 +101,18 @@ pub(crate) fn convert_image(
     job.encode_formats(source.disk.as_ref())?;
     job.make_archives(source.disk.as_ref())?;
     let mut made = Vec::new();
-    for format in formats(request.kinds) {
+    for format in needed_formats(request.kinds) {
         // What only went into an archive stays behind.
-        let wanted = |kind: &&ArtefactKind| kind.format() == format && kind.is_disk();
+        let wanted = |kind: &&ArtefactKind| kind.disk_format() == format && kind.is_disk();
         if format == Format::Bmap || request.kinds.iter().any(|kind| wanted(&kind)) {
-            made.push(job.publish(format.name(), format.suffix())?);
+            made.push(job.publish_artefact(format.option_name(), format.file_suffix())?);
         }
     }
     for kind in request.kinds.iter().filter(|kind| !kind.is_disk()) {
-        made.push(job.publish(kind.name(), kind.suffix())?);
+        made.push(job.publish_artefact(kind.kind_name(), kind.file_suffix())?);
     }
     if request.kinds.iter().any(|kind| kind.is_box()) {
-        let catalogue = vagrant::catalogue(&job, source.disk.as_ref(), &made)?;
+        let catalogue = vagrant::write_catalogue(&job, source.disk.as_ref(), &made)?;
         made.push(catalogue);
     }
     Ok(made)
@@ -126,8 +125,8 @@ fn refuse_overwrite(request: &ConvertRequest<'_>, stem: &str) -> Result<(), Conv
         let path = request.folder.join(format!("{stem}{suffix}"));
         image.is_some() && fs::canonicalize(path).ok() == image
     };
-    let formats = formats(request.kinds).into_iter().map(Format::suffix);
-    match formats.chain(request.kinds.iter().map(|kind| kind.suffix())).find(|suffix| same(suffix)) {
+    let formats = needed_formats(request.kinds).into_iter().map(Format::file_suffix);
+    match formats.chain(request.kinds.iter().map(|kind| kind.file_suffix())).find(|suffix| same(suffix)) {
         Some(_) => Err(ConvertError::Overwrite { image: request.image.to_owned() }),
         None => Ok(()),
     }
@@ -138,9 +137,9 @@ pub(crate) fn write_disk(disk: &dyn ReadDisk, format: Format, path: &Path) -> Re
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let failed = |source| ConvertError::Write { path: path.to_owned(), source };
     let file = File::create_new(path).map_err(failed)?;
-    let encoder = format_encoder(format, file, disk.size(), &name).map_err(failed)?;
+    let encoder = format_encoder(format, file, disk.disk_size(), &name).map_err(failed)?;
     let pass = &mut Pass { threads: all_threads(), mapped: &[], watch: &mut |_, _| Ok(()) };
-    encode(disk, vec![encoder], pass)?;
+    encode_disk(disk, vec![encoder], pass)?;
     Ok(())
 }
 
@@ -154,12 +153,12 @@ pub(crate) struct Job<'a> {
 
 impl Job<'_> {
     /// Where a file is until it is finished.
-    fn partial(&self, suffix: &str) -> PathBuf {
+    fn partial_path(&self, suffix: &str) -> PathBuf {
         self.workspace.join(format!("{}{suffix}", self.stem))
     }
 
-    fn create(&self, suffix: &str) -> Result<File, ConvertError> {
-        let path = self.partial(suffix);
+    fn create_partial(&self, suffix: &str) -> Result<File, ConvertError> {
+        let path = self.partial_path(suffix);
         let file = File::options().read(true).write(true).create_new(true).open(&path);
         file.map_err(|source| ConvertError::Write { path, source })
     }
@@ -169,25 +168,26 @@ impl Job<'_> {
         // Google's archive is packed from the disk itself, since its disk has another size.
         let direct: Vec<ArtefactKind> =
             self.request.kinds.iter().copied().filter(|kind| *kind != ArtefactKind::Gce).collect();
-        let formats = formats(&direct);
+        let formats = needed_formats(&direct);
         if formats.is_empty() {
             return Ok(());
         }
         let mapped = if formats.contains(&Format::Bmap) {
-            mapped::needed(disk).map_err(ConvertError::Map)?
+            disk_install::mapped::needed(disk).map_err(ConvertError::Map)?
         } else {
             Vec::new()
         };
         let mut encoders = Vec::new();
         for format in formats {
-            let name = format!("{}{}", self.stem, format.suffix());
-            let encoder = format_encoder(format, self.create(format.suffix())?, disk.size(), &name);
-            let path = self.partial(format.suffix());
+            let name = format!("{}{}", self.stem, format.file_suffix());
+            let encoder =
+                format_encoder(format, self.create_partial(format.file_suffix())?, disk.disk_size(), &name);
+            let path = self.partial_path(format.file_suffix());
             encoders.push(encoder.map_err(|source| ConvertError::Write { path, source })?);
         }
-        let mut meter = TransferMeter::start("convert", self.request.output);
-        let mut watch = |done, total| self.watch(&mut meter, done, total);
-        encode(
+        let mut meter = TransferMeter::start_meter("convert", self.request.output);
+        let mut watch = |done, total| self.report_progress(&mut meter, done, total);
+        encode_disk(
             disk,
             encoders,
             &mut Pass { threads: self.request.threads, mapped: &mapped, watch: &mut watch },
@@ -196,8 +196,8 @@ impl Job<'_> {
     }
 
     /// Shows how far a pass is, and ends it when the user asks.
-    fn watch(&self, meter: &mut TransferMeter, done: u64, total: u64) -> io::Result<()> {
-        meter.set(done, total);
+    fn report_progress(&self, meter: &mut TransferMeter, done: u64, total: u64) -> io::Result<()> {
+        meter.set_progress(done, total);
         self.interrupt.check_interrupted().map_err(io::Error::other)
     }
 
@@ -211,15 +211,15 @@ impl Job<'_> {
                 | ArtefactKind::VagrantVirtualbox => vagrant::write_box(self, disk, *kind),
                 ArtefactKind::Disk(_) => Ok(()),
             };
-            made.map_err(|source| ConvertError::Archive { kind: kind.name(), source })?;
+            made.map_err(|source| ConvertError::Archive { kind: kind.kind_name(), source })?;
         }
         Ok(())
     }
 
     /// Moves a finished file to its place. It is not synced: whoever loses power converts again.
-    fn publish(&self, kind: &'static str, suffix: &str) -> Result<MadeArtefact, ConvertError> {
+    fn publish_artefact(&self, kind: &'static str, suffix: &str) -> Result<MadeArtefact, ConvertError> {
         let path = self.request.folder.join(format!("{}{suffix}", self.stem));
-        let moved = fs::rename(self.partial(suffix), &path).and_then(|()| fs::metadata(&path));
+        let moved = fs::rename(self.partial_path(suffix), &path).and_then(|()| fs::metadata(&path));
         match moved {
             Ok(found) => Ok(MadeArtefact { kind, path, bytes: found.len() }),
             Err(source) => Err(ConvertError::Write { path, source }),

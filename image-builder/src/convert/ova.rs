@@ -6,9 +6,10 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 
-use disk_formats::bmap::hex;
-use disk_formats::disk::{ReadAt, ReadDisk};
+use disk_formats::bmap::encode_hex;
+use disk_formats::disk::ReadDisk;
 use disk_formats::format::Format;
+use disk_install::stream::file_sha256;
 use sha2::{Digest as _, Sha256};
 
 use super::Job;
@@ -18,41 +19,27 @@ use crate::source::open_source;
 
 /// Writes the OVA out of the VMDK that the pass made.
 pub(crate) fn write(job: &Job<'_>, disk: &dyn ReadDisk) -> io::Result<()> {
-    let vmdk = job.partial(Format::Vmdk.suffix());
+    let vmdk = job.partial_path(Format::Vmdk.file_suffix());
     let (ovf_name, vmdk_name) = (format!("{}.ovf", job.stem), format!("{}-disk1.vmdk", job.stem));
     let machine = OvfMachine {
         name: &job.stem,
         disk_name: &vmdk_name,
-        disk_bytes: disk.size(),
+        disk_bytes: disk.disk_size(),
         file_bytes: std::fs::metadata(&vmdk)?.len(),
         used_bytes: used_bytes(&vmdk)?,
     };
     let ovf = machine.for_vmware(job.request.hardware_version);
     let manifest = format!(
         "SHA256({ovf_name})= {}\nSHA256({vmdk_name})= {}\n",
-        hex(&Sha256::digest(ovf.as_bytes())),
+        encode_hex(&Sha256::digest(ovf.as_bytes())),
         file_sha256(&vmdk)?
     );
-    let path = job.partial(ArtefactKind::Ova.suffix());
+    let path = job.partial_path(ArtefactKind::Ova.file_suffix());
     let mut tar = TarWriter::new(File::create_new(path)?);
     tar.add_text(&ovf_name, ovf.as_bytes())?;
     tar.add_text(&format!("{}.mf", job.stem), manifest.as_bytes())?;
     tar.add_file(&vmdk_name, &vmdk)?;
-    tar.finish()
-}
-
-/// The SHA-256 of a file.
-pub(crate) fn file_sha256(path: &Path) -> io::Result<String> {
-    let file = File::open(path)?;
-    let length = ReadAt::length(&file)?;
-    let (mut hasher, mut buffer, mut at) = (Sha256::new(), vec![0; 1 << 20], 0);
-    while at < length {
-        let part = usize::try_from(length - at).map_or(buffer.len(), |rest| rest.min(buffer.len()));
-        ReadAt::read_exact_at(&file, &mut buffer[..part], at)?;
-        hasher.update(&buffer[..part]);
-        at += part as u64;
-    }
-    Ok(hex(&hasher.finalize()))
+    tar.finish_archive()
 }
 
 /// Bytes of the disk in grains that are not zero, by which an importer sees whether there is room. They are counted in
@@ -89,7 +76,7 @@ impl OvfMachine<'_> {
       <vmw:Config ovf:required=\"false\" vmw:key=\"firmware\" vmw:value=\"efi\"/>
       <vmw:Config ovf:required=\"false\" vmw:key=\"bootOptions.efiSecureBootEnabled\" vmw:value=\"true\"/>
 ";
-        self.envelope(
+        self.ovf_envelope(
             &format!("vmx-{hardware_version}"),
             items,
             "VM Network",
@@ -104,12 +91,12 @@ impl OvfMachine<'_> {
       <Item><rasd:AddressOnParent>0</rasd:AddressOnParent><rasd:Caption>disk1</rasd:Caption><rasd:ElementName>disk1</rasd:ElementName><rasd:HostResource>/disk/vmdisk1</rasd:HostResource><rasd:InstanceID>4</rasd:InstanceID><rasd:Parent>3</rasd:Parent><rasd:ResourceType>17</rasd:ResourceType></Item>
       <Item><rasd:Address>{mac}</rasd:Address><rasd:AutomaticAllocation>true</rasd:AutomaticAllocation><rasd:Caption>Ethernet adapter on 'NAT'</rasd:Caption><rasd:Connection>NAT</rasd:Connection><rasd:ElementName>Ethernet adapter on 'NAT'</rasd:ElementName><rasd:InstanceID>5</rasd:InstanceID><rasd:ResourceSubType>E1000</rasd:ResourceSubType><rasd:ResourceType>10</rasd:ResourceType></Item>
 ");
-        self.envelope("virtualbox-2.2", &items, "NAT", "")
+        self.ovf_envelope("virtualbox-2.2", &items, "NAT", "")
     }
 
-    fn envelope(&self, family: &str, items: &str, network: &str, transport: &str) -> String {
+    fn ovf_envelope(&self, family: &str, items: &str, network: &str, transport: &str) -> String {
         let Self { name, disk_name, disk_bytes, file_bytes, used_bytes } = self;
-        let (name, disk_name) = (xml(name), xml(disk_name));
+        let (name, disk_name) = (escape_xml(name), escape_xml(disk_name));
         format!(
             r#"<?xml version="1.0" encoding="UTF-8"?>
 <Envelope xmlns="http://schemas.dmtf.org/ovf/envelope/1" xmlns:ovf="http://schemas.dmtf.org/ovf/envelope/1" xmlns:rasd="http://schemas.dmtf.org/wbem/wscim/1/cim-schema/2/CIM_ResourceAllocationSettingData" xmlns:vssd="http://schemas.dmtf.org/wbem/wscim/1/cim-schema/2/CIM_VirtualSystemSettingData" xmlns:vmw="http://www.vmware.com/schema/ovf">
@@ -140,6 +127,6 @@ impl OvfMachine<'_> {
 }
 
 /// A text as XML has it.
-fn xml(text: &str) -> String {
+fn escape_xml(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }

@@ -7,7 +7,7 @@ use disk_formats::disk::ReadDisk;
 use image_format::bytes::Bytes;
 use image_format::gpt::{self, COPY_BYTES, PRIMARY_OFFSET};
 
-use super::mapped::partition_table;
+use disk_install::mapped::partition_table;
 
 /// A disk, longer.
 #[derive(Debug)]
@@ -20,20 +20,20 @@ pub(crate) struct ResizedDisk<'a> {
 
 impl<'a> ResizedDisk<'a> {
     /// The disk as one of a size that is a multiple of `unit`.
-    pub(crate) fn rounded(disk: &'a dyn ReadDisk, unit: u64) -> Self {
-        let size = disk.size().next_multiple_of(unit);
+    pub(crate) fn rounded_up(disk: &'a dyn ReadDisk, unit: u64) -> Self {
+        let size = disk.disk_size().next_multiple_of(unit);
         Self { disk, size, patches: moved_table(disk, size).unwrap_or_default() }
     }
 }
 
 /// Both copies of the table for the new size, and zeros where the backup was.
 fn moved_table(disk: &dyn ReadDisk, size: u64) -> Option<Vec<(u64, Vec<u8>)>> {
-    if size == disk.size() {
+    if size == disk.disk_size() {
         return None;
     }
     let table = partition_table(disk)?;
     let copies = gpt::encode_table(&table, Bytes::new(size)).ok()?;
-    let old = gpt::backup_offset(Bytes::new(disk.size()))?;
+    let old = gpt::backup_offset(Bytes::new(disk.disk_size()))?;
     let new = gpt::backup_offset(Bytes::new(size))?;
     let mut patches = vec![
         (PRIMARY_OFFSET.get(), copies.primary),
@@ -46,13 +46,14 @@ fn moved_table(disk: &dyn ReadDisk, size: u64) -> Option<Vec<(u64, Vec<u8>)>> {
 }
 
 impl ReadDisk for ResizedDisk<'_> {
-    fn size(&self) -> u64 {
+    fn disk_size(&self) -> u64 {
         self.size
     }
 
     fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        let old =
-            usize::try_from(self.disk.size().saturating_sub(offset)).unwrap_or(usize::MAX).min(buffer.len());
+        let old = usize::try_from(self.disk.disk_size().saturating_sub(offset))
+            .unwrap_or(usize::MAX)
+            .min(buffer.len());
         let (image, rest) = buffer.split_at_mut(old);
         if !image.is_empty() {
             self.disk.read_exact_at(image, offset)?;
@@ -70,7 +71,7 @@ impl ReadDisk for ResizedDisk<'_> {
     }
 
     fn next_data(&self, offset: u64) -> io::Result<Option<Range<u64>>> {
-        let image = if offset < self.disk.size() { self.disk.next_data(offset)? } else { None };
+        let image = if offset < self.disk.disk_size() { self.disk.next_data(offset)? } else { None };
         let patch = |(at, bytes): &(u64, Vec<u8>)| {
             let end = at + bytes.len() as u64;
             (offset < end).then(|| offset.max(*at)..end)

@@ -30,7 +30,7 @@ fn convert(image: &Path, folder: &Path, kinds: &[ArtefactKind], threads: usize) 
 
 fn whole(path: &Path) -> Vec<u8> {
     let disk = open_source(path).unwrap().disk;
-    let mut bytes = vec![0; usize::try_from(disk.size()).unwrap()];
+    let mut bytes = vec![0; usize::try_from(disk.disk_size()).unwrap()];
     disk.read_exact_at(&mut bytes, 0).unwrap();
     bytes
 }
@@ -78,7 +78,7 @@ fn members(path: &Path) -> BTreeMap<String, Vec<u8>> {
 
 #[test]
 fn an_ova_says_the_truth_of_its_disk() {
-    use disk_formats::bmap::hex;
+    use disk_formats::bmap::encode_hex;
     use sha2::{Digest as _, Sha256};
     let folder = tempfile::tempdir().unwrap();
     let image = disk(folder.path());
@@ -91,7 +91,7 @@ fn an_ova_says_the_truth_of_its_disk() {
     assert!(ovf.contains(&format!("ovf:capacity=\"{}\"", 9 << 20)) && ovf.contains(">vmx-15<"), "{ovf}");
     let manifest = String::from_utf8(members["disk.mf"].clone()).unwrap();
     assert!(
-        manifest.contains(&format!("SHA256(disk-disk1.vmdk)= {}", hex(&Sha256::digest(vmdk)))),
+        manifest.contains(&format!("SHA256(disk-disk1.vmdk)= {}", encode_hex(&Sha256::digest(vmdk)))),
         "{manifest}"
     );
     assert!(!folder.path().join("disk.vmdk").exists(), "nobody asked for it");
@@ -128,7 +128,7 @@ fn a_catalogue_names_boxes_by_their_digest() {
     let found: serde_json::Value = serde_json::from_str(&text).unwrap();
     let providers = found["versions"][0]["providers"].as_array().unwrap();
     assert_eq!(providers[0]["url"], "https://example.com/boxes/disk-libvirt.box");
-    let digest = ova::file_sha256(&folder.path().join("disk-libvirt.box")).unwrap();
+    let digest = disk_install::stream::file_sha256(&folder.path().join("disk-libvirt.box")).unwrap();
     assert_eq!(providers[0]["checksum"], digest);
     let metadata = &members(&folder.path().join("disk-libvirt.box"))["metadata.json"];
     let metadata: serde_json::Value = serde_json::from_slice(metadata).unwrap();
@@ -164,6 +164,6 @@ fn the_stem_of_a_name_is_what_no_format_adds() {
     for (name, found) in
         [("disk.raw.zst", "disk"), ("a-fixed.vhd", "a"), ("x-libvirt.box", "x"), ("plain", "plain")]
     {
-        assert_eq!(stem(Path::new(name)), found);
+        assert_eq!(image_stem(Path::new(name)), found);
     }
 }

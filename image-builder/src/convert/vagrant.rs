@@ -6,7 +6,7 @@
 use std::fs;
 use std::io;
 
-use disk_formats::bmap::hex;
+use disk_formats::bmap::encode_hex;
 use disk_formats::disk::ReadDisk;
 use disk_formats::format::Format;
 use image_format::bytes::Bytes;
@@ -16,49 +16,53 @@ use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
 use super::archive::TarWriter;
-use super::mapped::partition_table;
-use super::ova::{OvfMachine, file_sha256, used_bytes};
+use super::ova::{OvfMachine, used_bytes};
 use super::{ConvertError, Job, MadeArtefact};
 use crate::artefact::ArtefactKind;
 use crate::disk::DiskImage;
 use crate::inspect::files::RootReader;
+use disk_install::mapped::partition_table;
+use disk_install::stream::file_sha256;
 
 /// The name of the boxes in a catalogue.
 const BOX_NAME: &str = "catamaran";
 
 /// Writes a box out of the disk that the pass made.
 pub(crate) fn write_box(job: &Job<'_>, disk: &dyn ReadDisk, kind: ArtefactKind) -> io::Result<()> {
-    let file = fs::File::create_new(job.partial(kind.suffix()))?;
+    let file = fs::File::create_new(job.partial_path(kind.file_suffix()))?;
     let mut tar = TarWriter::new(file);
     if kind == ArtefactKind::VagrantVirtualbox {
         add_virtualbox_files(job, disk, &mut tar)?;
     } else {
         let provider = if kind == ArtefactKind::VagrantQemu { "qemu" } else { "libvirt" };
         // Whole GB, of which a machine's disk must have at least so many.
-        let gigabytes = disk.size().div_ceil(1 << 30);
+        let gigabytes = disk.disk_size().div_ceil(1 << 30);
         let metadata = json!({
             "architecture": "amd64", "format": "qcow2", "provider": provider, "virtual_size": gigabytes,
         });
         tar.add_text("metadata.json", &json_line(&metadata))?;
-        tar.add_text("Vagrantfile", vagrantfile("").as_bytes())?;
-        tar.add_file("box.img", &job.partial(Format::Qcow2.suffix()))?;
+        tar.add_text("Vagrantfile", render_vagrantfile("").as_bytes())?;
+        tar.add_file("box.img", &job.partial_path(Format::Qcow2.file_suffix()))?;
     }
-    tar.finish()
+    tar.finish_archive()
 }
 
 fn add_virtualbox_files(job: &Job<'_>, disk: &dyn ReadDisk, tar: &mut TarWriter) -> io::Result<()> {
     let mac = box_mac(&job.stem);
-    let vmdk = job.partial(Format::Vmdk.suffix());
+    let vmdk = job.partial_path(Format::Vmdk.file_suffix());
     let machine = OvfMachine {
         name: &job.stem,
         disk_name: "box-disk1.vmdk",
-        disk_bytes: disk.size(),
+        disk_bytes: disk.disk_size(),
         file_bytes: fs::metadata(&vmdk)?.len(),
         used_bytes: used_bytes(&vmdk)?,
     };
     let metadata = json!({ "architecture": "amd64", "provider": "virtualbox" });
     tar.add_text("metadata.json", &json_line(&metadata))?;
-    tar.add_text("Vagrantfile", vagrantfile(&format!("  config.vm.base_mac = \"{mac}\"\n")).as_bytes())?;
+    tar.add_text(
+        "Vagrantfile",
+        render_vagrantfile(&format!("  config.vm.base_mac = \"{mac}\"\n")).as_bytes(),
+    )?;
     tar.add_text("box.ovf", machine.for_virtualbox(&mac).as_bytes())?;
     tar.add_file("box-disk1.vmdk", &vmdk)
 }
@@ -68,7 +72,7 @@ fn json_line(value: &serde_json::Value) -> Vec<u8> {
 }
 
 /// What every machine of the box gets. The root is read-only, so that no folder is mounted into it unasked.
-fn vagrantfile(more: &str) -> String {
+fn render_vagrantfile(more: &str) -> String {
     format!(
         "Vagrant.configure(\"2\") do |config|\n{more}  config.ssh.username = \"core\"\n  \
          config.ssh.insert_key = false\n  config.vm.synced_folder \".\", \"/vagrant\", disabled: true\nend\n"
@@ -78,11 +82,11 @@ fn vagrantfile(more: &str) -> String {
 /// A MAC of `VirtualBox`'s own range, which OVF and Vagrantfile must share.
 fn box_mac(name: &str) -> String {
     let digest = Sha256::digest(name.as_bytes());
-    format!("080027{}", hex(&digest[..3]).to_uppercase())
+    format!("080027{}", encode_hex(&digest[..3]).to_uppercase())
 }
 
 /// Writes the catalogue of the boxes that were made.
-pub(crate) fn catalogue(
+pub(crate) fn write_catalogue(
     job: &Job<'_>,
     disk: &dyn ReadDisk,
     made: &[MadeArtefact],
@@ -123,8 +127,8 @@ fn box_version(job: &Job<'_>, disk: &dyn ReadDisk) -> String {
         let table = partition_table(disk)?;
         let entry = table.find_label(Partition::of_role(PartitionRole::Root(Slot::A)).label)?;
         let image = DiskImage::open_read_only(job.request.image).ok()?;
-        let size = Bytes::new(entry.size().get());
-        let root = RootReader::open(&image, entry.offset(), size).ok()?;
+        let size = Bytes::new(entry.byte_size().get());
+        let root = RootReader::open_root(&image, entry.byte_offset(), size).ok()?;
         let release = root.read_text("/usr/lib/os-release")?;
         let version = release.lines().find_map(|line| line.strip_prefix("IMAGE_VERSION="))?;
         Some(version.trim_matches('"').to_owned())

@@ -50,7 +50,7 @@ pub(crate) struct AptArchive {
 
 impl AptArchive {
     /// Sets the private apt up below `directory`; what it has downloaded before is kept.
-    pub(crate) fn open(directory: &Path, source: ArchiveSource) -> Result<Self, ArchiveError> {
+    pub(crate) fn open_archive(directory: &Path, source: ArchiveSource) -> Result<Self, ArchiveError> {
         let archive = Self { directory: directory.to_owned(), source };
         archive
             .write_configuration()
@@ -165,7 +165,7 @@ impl AptArchive {
     }
 
     /// The index's paragraphs about these packages, in no particular order.
-    pub(crate) fn stanzas(&self, packages: &[LockedPackage]) -> Result<Vec<Stanza>, ArchiveError> {
+    pub(crate) fn package_stanzas(&self, packages: &[LockedPackage]) -> Result<Vec<Stanza>, ArchiveError> {
         let pinned = packages.iter().map(LockedPackage::pinned_name);
         let output = self.run_apt("apt-cache", ["show".to_owned()].into_iter().chain(pinned))?;
         Ok(stanza::parse_stanzas(&output))

@@ -70,7 +70,7 @@ impl BootstrapInputs<'_> {
         let hear = |line: &str| {
             if line.starts_with("Unpacking ") || line.starts_with("Setting up ") {
                 done += 1;
-                meter.set(done, total);
+                meter.set_progress(done, total);
             }
         };
         Ok(process::run_into(self.bootstrap_command(repository.path()), output, interrupt, hear)?)
@@ -98,8 +98,8 @@ impl BootstrapInputs<'_> {
             }
             fs::set_permissions(directory.join(&file), fs::Permissions::from_mode(0o644))?;
             let known = stanzas.iter().find(|stanza| {
-                stanza.field("Package") == Some(&package.name)
-                    && stanza.field("Version") == Some(&package.version)
+                stanza.field_value("Package") == Some(&package.name)
+                    && stanza.field_value("Version") == Some(&package.version)
             });
             let missing =
                 || io::Error::other(format!("the index has no paragraph about {}", package.pinned_name()));

@@ -48,7 +48,7 @@ impl LockSection {
 }
 
 /// Every package of a build.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct PackageLock {
     /// Seconds since 1970.
     pub(crate) epoch: u64,
@@ -148,7 +148,7 @@ impl fmt::Display for PackageLock {
 }
 
 /// Why a lock file could not be read.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ParseLockError {
     #[error("line {line}: not `initagent SHA256`")]
     Agent { line: usize },

@@ -31,13 +31,13 @@ fn parse_deb822(text: &str) -> Vec<AptSource> {
     };
     stanza::parse_stanzas(text)
         .iter()
-        .filter(|entry| words(entry.field("Types")).iter().any(|kind| kind == "deb"))
-        .filter(|entry| entry.field("Enabled") != Some("no"))
+        .filter(|entry| words(entry.field_value("Types")).iter().any(|kind| kind == "deb"))
+        .filter(|entry| entry.field_value("Enabled") != Some("no"))
         .flat_map(|entry| {
-            words(entry.field("URIs")).into_iter().map(|uri| AptSource {
+            words(entry.field_value("URIs")).into_iter().map(|uri| AptSource {
                 uri,
-                suites: words(entry.field("Suites")),
-                components: words(entry.field("Components")),
+                suites: words(entry.field_value("Suites")),
+                components: words(entry.field_value("Components")),
             })
         })
         .collect()

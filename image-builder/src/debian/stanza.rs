@@ -3,14 +3,14 @@
 //! Source: Debian Policy, chapter 5, "Control files and their fields".
 
 /// One paragraph, its fields in their order.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Stanza {
     fields: Vec<(String, String)>,
 }
 
 impl Stanza {
     /// The value of a field (names are case-insensitive), continuation lines joined by a newline.
-    pub(crate) fn field(&self, name: &str) -> Option<&str> {
+    pub(crate) fn field_value(&self, name: &str) -> Option<&str> {
         self.fields
             .iter()
             .find(|(field, _)| field.eq_ignore_ascii_case(name))
@@ -71,7 +71,7 @@ mod tests {
         let stanzas = parse_stanzas("Package: a\nDepends: b,\n c\n\n# note\nPackage: d\n");
 
         assert_eq!(stanzas.len(), 2);
-        assert_eq!(stanzas[0].field("depends"), Some("b,\nc"));
+        assert_eq!(stanzas[0].field_value("depends"), Some("b,\nc"));
         assert_eq!(stanzas[1].to_string(), "Package: d\n");
     }
 }

@@ -26,21 +26,21 @@ pub(crate) fn parse_status(text: &str) -> Vec<InstalledPackage> {
     stanza::parse_stanzas(text)
         .iter()
         // dpkg(1) keeps what was removed with its configuration.
-        .filter(|entry| entry.field("Status").is_some_and(|status| status.ends_with(" installed")))
+        .filter(|entry| entry.field_value("Status").is_some_and(|status| status.ends_with(" installed")))
         .filter_map(|entry| {
             Some(InstalledPackage {
-                name: entry.field("Package")?.to_owned(),
-                version: entry.field("Version")?.to_owned(),
-                architecture: entry.field("Architecture")?.to_owned(),
-                source: entry.field("Source").map(str::to_owned),
-                homepage: entry.field("Homepage").map(str::to_owned),
+                name: entry.field_value("Package")?.to_owned(),
+                version: entry.field_value("Version")?.to_owned(),
+                architecture: entry.field_value("Architecture")?.to_owned(),
+                source: entry.field_value("Source").map(str::to_owned),
+                homepage: entry.field_value("Homepage").map(str::to_owned),
                 depends: ["Pre-Depends", "Depends"]
                     .iter()
-                    .filter_map(|field| entry.field(field))
+                    .filter_map(|field| entry.field_value(field))
                     .flat_map(|list| list.split(',').map(dependency_alternatives))
                     .collect(),
                 provides: entry
-                    .field("Provides")
+                    .field_value("Provides")
                     .map(|list| list.split(',').map(name_of).collect())
                     .unwrap_or_default(),
             })

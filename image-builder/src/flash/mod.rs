@@ -5,33 +5,27 @@
 //! does not start.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "it shows the table of disks and asks")]
 
-mod choice;
-pub(crate) mod disks;
-pub(crate) mod expression;
-mod stream;
-mod write;
-
-use std::fs::{File, OpenOptions};
-use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
-use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
+use std::io::{self, IsTerminal as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use disk_formats::piece::Piece;
-use image_format::bytes::Bytes;
-use image_format::gpt::{self, COPY_BYTES, PRIMARY_OFFSET};
+use disk_formats::open::Opened;
+use disk_install::choice::{DiskNeed, ask_consent, choose_disk, disk_table, find_disks};
+use disk_install::disks::DiskFacts;
+use disk_install::esp::{FatFile, SEED};
+use disk_install::install::{InstallRequest, InstallStage, Installation, KeptData, image_need};
+use disk_install::stream::{FileHash, PieceStream};
+use disk_install::target::DiskFile;
+use disk_install::write::EraseScope;
 use image_format::signed::PublicKey;
 
-use crate::boot::fat::FatFile;
 use crate::disk::DiskImage;
 use crate::inspect::{self, InspectDepth, InspectQuestion};
 use crate::process::InterruptFlag;
 use crate::progress::OutputFormat;
 use crate::seed;
+use crate::source::open_source;
 use crate::transfer::TransferMeter;
-use choice::{DiskNeed, DiskWish, choose_disk, disk_table};
-use disks::DiskFacts;
-use stream::PieceStream;
-use write::{DiskWriter, FlashError, HEAD_BYTES};
 
 type BoxedError = Box<dyn std::error::Error>;
 
@@ -46,6 +40,8 @@ pub(crate) struct FlashRequest<'a> {
     /// What the file's SHA-256 must be.
     pub(crate) sha256: Option<&'a str>,
     pub(crate) user_data: Option<&'a Path>,
+    pub(crate) erase: EraseScope,
+    pub(crate) keep: KeptData,
     pub(crate) consent: Consent,
     pub(crate) output: OutputFormat,
 }
@@ -75,42 +71,78 @@ pub(crate) fn flash_image(
 ) -> Result<Option<FlashedDisk>, BoxedError> {
     let failed = |source| FlashError::Image { image: request.image.to_owned(), source };
     let user_data = request.user_data.map(seed::read_file).transpose()?;
-    let mut stream = PieceStream::open(request.image, request.sha256.is_some()).map_err(failed)?;
+    let files = user_data.map(|bytes| FatFile { path: format!("{SEED}/user-data"), bytes });
+    let hash = if request.sha256.is_some() { FileHash::Wanted } else { FileHash::Unasked };
+    let mut stream = open_stream(request.image, hash).map_err(failed)?;
     let first = stream.next_piece().map_err(failed)?;
     let first = first.ok_or_else(|| failed(io::ErrorKind::UnexpectedEof.into()))?;
     let need = image_need(&first)
         .map_err(|because| FlashError::Refused { image: request.image.to_owned(), because })?;
     let Some(disk) = agreed_disk(request, need)? else { return Ok(None) };
-    let file =
-        open_disk(&disk.path).map_err(|source| FlashError::Open { path: disk.path.clone(), source })?;
-    let written = write_disk(request, interrupt, &disk, file, stream, &first, user_data);
-    match written {
-        Ok(flashed) => Ok(Some(flashed)),
-        Err(source) => Err(FlashError::Unfinished { path: disk.path, source }.into()),
+    let opened =
+        DiskFile::open(&disk.path).map_err(|source| FlashError::Open { path: disk.path.clone(), source })?;
+    let installation = Installation::prepare(Arc::new(opened), disk.bytes, &first, request.keep)?;
+    let mut meter: Option<(InstallStage, TransferMeter)> = None;
+    let mut watch = |stage, done, total| {
+        if meter.as_ref().is_none_or(|(shown, _)| *shown != stage) {
+            meter = Some((stage, TransferMeter::start_meter(stage_name(stage), request.output)));
+        }
+        if let Some((_, meter)) = &mut meter {
+            meter.set_progress(done, total);
+        }
+        interrupt.check_interrupted().map_err(io::Error::other)
+    };
+    let installed = installation.carry_out(
+        stream,
+        &first,
+        InstallRequest {
+            sha256: request.sha256,
+            files: files.as_slice(),
+            erase: request.erase,
+            keep: request.keep,
+            verify: &|view, table| {
+                let view = DiskImage::of_disk(&disk.path, view);
+                let threads = crate::convert::all_threads();
+                let question =
+                    InspectQuestion { keys: request.keys.clone(), depth: InspectDepth::Blocks, threads };
+                inspect::verify_slots(&view, table, &question)
+            },
+            watch: &mut watch,
+        },
+    );
+    match installed {
+        Ok(installed) => {
+            Ok(Some(FlashedDisk { disk: disk.path, signed: installed.signed, sha256: installed.sha256 }))
+        }
+        Err(source) => Err(FlashError::Unfinished { path: disk.path, source: source.into() }.into()),
     }
 }
 
-/// What the first piece says of the whole image.
-fn image_need(first: &Piece) -> Result<DiskNeed, String> {
-    let none = || "it has no partition table (GPT) for sectors of 512 bytes".to_owned();
-    let data = first.data.as_ref().ok_or_else(none)?;
-    let start = usize::try_from(PRIMARY_OFFSET.get()).map_err(|error| error.to_string())?;
-    let copy = data.get(start..start + COPY_BYTES).ok_or_else(none)?;
-    // How large the disk is follows from the table itself: the backup is in its last sector.
-    let found =
-        gpt::read_primary(copy, Bytes::new(disk_formats::disk::MAX_DISK_BYTES)).map_err(|_| none())?;
-    if !found.table.is_of_image() {
-        return Err("its partitions are not those of a Catamaran image".to_owned());
+const fn stage_name(stage: InstallStage) -> &'static str {
+    match stage {
+        InstallStage::Erase => "erase",
+        InstallStage::ReadBack => "read back",
+        InstallStage::Write => "write",
     }
-    if first.length < HEAD_BYTES {
-        return Err("it ends in its first MiB".to_owned());
+}
+
+/// Opens a file or a URL. What is in an archive is unpacked first.
+fn open_stream(image: &str, hash: FileHash) -> io::Result<PieceStream> {
+    if PieceStream::is_url(image) {
+        return PieceStream::fetch(image);
     }
-    Ok(DiskNeed { bytes: (found.other_lba + 1).saturating_mul(512), sector: 512 })
+    let path = Path::new(image);
+    let file = std::fs::File::open(path)?;
+    if let Opened::Stream(_) = disk_formats::open::open_disk(file).map_err(io::Error::other)? {
+        return PieceStream::of_compressed(path);
+    }
+    let sha256 = hash.of_file(path)?;
+    Ok(PieceStream::of_disk(open_source(path).map_err(io::Error::other)?.disk, sha256))
 }
 
 /// Shows the disks, chooses one, and asks.
 fn agreed_disk(request: &FlashRequest<'_>, need: DiskNeed) -> Result<Option<DiskFacts>, BoxedError> {
-    let (wish, disks) = wished_disks(request.device)?;
+    let (wish, disks) = find_disks(request.device)?;
     let table = disk_table(&wish, &disks, need);
     if request.output == OutputFormat::People {
         eprintln!("{table}");
@@ -126,83 +158,27 @@ fn agreed_disk(request: &FlashRequest<'_>, need: DiskNeed) -> Result<Option<Disk
             Err("all that is on the disk would be lost: agree to it with --yes".into())
         }
         Consent::Ask => {
-            eprint!("All that is on {} will be lost. Type yes to go on: ", disk.path.display());
-            io::stderr().flush()?;
-            let mut answer = String::new();
-            io::stdin().lock().read_line(&mut answer)?;
-            Ok((answer.trim() == "yes").then_some(disk))
+            let loss = match request.keep {
+                KeptData::Nothing => "All that is",
+                KeptData::State => "All but STATE",
+            };
+            let agreed = ask_consent(&disk, loss, &mut io::stdin().lock(), &mut io::stderr())?;
+            Ok(agreed.then_some(disk))
         }
     }
 }
 
-fn wished_disks(device: &str) -> Result<(DiskWish, Vec<DiskFacts>), BoxedError> {
-    if device.contains('/') || Path::new(device).is_file() {
-        let disk = disks::disk_at(Path::new(device))
-            .map_err(|source| FlashError::Open { path: PathBuf::from(device), source })?;
-        let wish = DiskWish::Path(disk.path.clone());
-        // The others are shown, too: whoever mistyped sees it.
-        let mut all = disks::list_disks().unwrap_or_default();
-        all.retain(|other| other.path != disk.path);
-        all.insert(0, disk);
-        return Ok((wish, all));
-    }
-    Ok((DiskWish::Expression(device.parse()?), disks::list_disks()?))
-}
-
-fn open_disk(path: &Path) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    options.read(true).write(true);
-    if std::fs::metadata(path)?.file_type().is_block_device() {
-        // open(2): on a block device this fails while the system uses it, whatever was found before.
-        options.custom_flags(nix::fcntl::OFlag::O_EXCL.bits());
-    }
-    options.open(path)
-}
-
-fn write_disk(
-    request: &FlashRequest<'_>,
-    interrupt: &InterruptFlag,
-    disk: &DiskFacts,
-    file: File,
-    mut stream: PieceStream,
-    first: &Piece,
-    user_data: Option<Vec<u8>>,
-) -> Result<FlashedDisk, BoxedError> {
-    let mut writer = DiskWriter::start(file, disk.bytes)?;
-    writer.add(first)?;
-    let table = writer.table()?;
-    let mut meter = TransferMeter::start("write", request.output);
-    while let Some(piece) = stream.next_piece()? {
-        interrupt.check_interrupted()?;
-        writer.add(&piece)?;
-        let (done, total) = stream.position();
-        meter.set(done, total);
-    }
-    drop(meter);
-    writer.write_needed_zeros(&table)?;
-    let sha256 = stream.digest();
-    if let Some(wanted) = request.sha256
-        && !sha256.as_deref().is_some_and(|found| found.eq_ignore_ascii_case(wanted))
-    {
-        let found = sha256.unwrap_or_default();
-        return Err(format!("the image's SHA-256 is {found}, and {wanted} was promised").into());
-    }
-    let mut meter = TransferMeter::start("read back", request.output);
-    writer.read_back(&mut |done, total| {
-        meter.set(done, total);
-        interrupt.check_interrupted().map_err(io::Error::other)
-    })?;
-    drop(meter);
-    let view = DiskImage::of_disk(&disk.path, writer.view()?);
-    let threads = crate::convert::all_threads();
-    let question = InspectQuestion { keys: request.keys.clone(), depth: InspectDepth::Blocks, threads };
-    let signed = inspect::verify_slots(&view, &table, &question)?;
-    if let Some(bytes) = user_data {
-        let files = [FatFile { path: format!("{}/user-data", crate::boot::esp::SEED), bytes }];
-        seed::add_files(&DiskImage::open(&disk.path)?, &table, &files)?;
-    }
-    writer.finish(&table)?;
-    Ok(FlashedDisk { disk: disk.path.clone(), signed, sha256 })
+/// Why an image is not on the disk.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum FlashError {
+    #[error("cannot read the image {image}")]
+    Image { image: String, source: io::Error },
+    #[error("cannot use {path}")]
+    Open { path: PathBuf, source: io::Error },
+    #[error("{image} is no image of ours that can be installed: {because}. Nothing was written")]
+    Refused { image: String, because: String },
+    #[error("cannot write {path}; it has no partition table now, does not start, and can be written again")]
+    Unfinished { path: PathBuf, source: BoxedError },
 }
 
 #[cfg(test)]

@@ -27,7 +27,7 @@ impl CpioArchive {
         self.add_entry(path, CHARACTER | 0o600, (major, minor), &[]);
     }
 
-    pub(crate) fn finish(mut self) -> Vec<u8> {
+    pub(crate) fn finish_archive(mut self) -> Vec<u8> {
         self.inodes = 0;
         // The name that ends an archive. Without it the kernel would take what follows for another one.
         self.add_entry("TRAILER!!!", 0, (0, 0), &[]);
@@ -67,7 +67,7 @@ mod tests {
         let mut archive = CpioArchive::default();
         archive.add_file("init", 0o755, b"x");
 
-        let bytes = archive.finish();
+        let bytes = archive.finish_archive();
 
         assert_eq!(bytes.len() % 4, 0);
         assert_eq!(&bytes[110..115], b"init\0");

@@ -44,7 +44,7 @@ pub(crate) fn build_initramfs(
         let path = format!("etc/catamaran/release-keys/{}", keys::file_name(key.key_id()));
         archive.add_file(&path, 0o644, key.to_text().as_bytes());
     }
-    compress_for_kernel(&archive.finish())
+    compress_for_kernel(&archive.finish_archive())
 }
 
 /// As the kernel unpacks it: one zstd frame with a window it has room for.

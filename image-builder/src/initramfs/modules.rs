@@ -40,7 +40,7 @@ pub(crate) enum Policy {
 
 impl Policy {
     /// The policy of a kernel with this command line.
-    pub(crate) fn of(line: &CommandLine) -> Self {
+    pub(crate) fn from_command_line(line: &CommandLine) -> Self {
         if line.words().any(|word| word == ENFORCED) { Self::OnlySigned } else { Self::Any }
     }
 }
@@ -165,7 +165,7 @@ fn kernel_name(name: &str) -> String {
 }
 
 fn read_module(tree: &RootTree, path: &str) -> io::Result<Vec<u8>> {
-    inner::uncompress(path, &tree.read(path)?)
+    inner::uncompress_file(path, &tree.read(path)?)
 }
 
 /// Why the modules of an initramfs could not be chosen.
@@ -236,7 +236,7 @@ mod tests {
             let signed = [b"code signature ", SIGNED].concat();
             tree.insert(&format!("usr/lib/modules/6/kernel/{name}.ko"), File::file(signed, 0o644));
         }
-        let line = |text: &str| Policy::of(&text.parse().unwrap());
+        let line = |text: &str| Policy::from_command_line(&text.parse().unwrap());
 
         let error = select_modules(&tree, "6", &wanted, line("quiet module.sig_enforce=1")).unwrap_err();
 

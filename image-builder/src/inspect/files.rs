@@ -8,7 +8,7 @@ use image_format::bytes::Bytes;
 use serde::Serialize;
 
 use crate::disk::DiskImage;
-use crate::printable::printable;
+use error_text::printable::printable_text;
 
 /// A root file system.
 pub(crate) struct RootReader {
@@ -50,9 +50,9 @@ pub(crate) struct FolderItem {
 impl fmt::Display for FolderItem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { name, kind, mode, uid, gid, bytes, target } = self;
-        write!(f, "{mode} {uid:>5} {gid:>5} {bytes:>12}  {}", printable(name))?;
+        write!(f, "{mode} {uid:>5} {gid:>5} {bytes:>12}  {}", printable_text(name))?;
         match (target, *kind) {
-            (Some(target), _) => write!(f, " -> {}", printable(target)),
+            (Some(target), _) => write!(f, " -> {}", printable_text(target)),
             (None, "folder") => write!(f, "/"),
             _ => Ok(()),
         }
@@ -61,8 +61,8 @@ impl fmt::Display for FolderItem {
 
 impl RootReader {
     /// Opens the file system in a stretch of the disk.
-    pub(crate) fn open(disk: &DiskImage, offset: Bytes, length: Bytes) -> Result<Self, OpenRootError> {
-        let disk = disk.reopen()?;
+    pub(crate) fn open_root(disk: &DiskImage, offset: Bytes, length: Bytes) -> Result<Self, OpenRootError> {
+        let disk = disk.reopen_image()?;
         let stretch = DiskStretch { disk, offset: offset.get(), length: length.get() };
         Ok(Self { ext4: Ext4::load(Box::new(stretch))? })
     }

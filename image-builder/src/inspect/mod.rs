@@ -18,7 +18,7 @@ use image_format::slot::{BLOCK_BYTES, Slot, SlotTable};
 use serde::Serialize;
 
 use crate::disk::DiskImage;
-use crate::printable::printable;
+use error_text::printable::printable_text;
 use slots::SlotReport;
 use table::ReadTableError;
 
@@ -73,7 +73,7 @@ struct CopyReport {
 pub(crate) fn inspect_image(path: &Path, question: &InspectQuestion) -> Result<ImageReport, InspectError> {
     let failed = |source| InspectError::Open { image: path.to_owned(), source };
     let disk = DiskImage::open_read_only(path)?;
-    let size = disk.size().map_err(failed)?;
+    let size = disk.byte_size().map_err(failed)?;
     let table =
         table::read(&disk).map_err(|source| InspectError::Table { image: path.to_owned(), source })?;
     let partitions = table
@@ -83,7 +83,7 @@ pub(crate) fn inspect_image(path: &Path, question: &InspectQuestion) -> Result<I
             number: entry.number,
             label: entry.label.clone(),
             first_lba: entry.first_lba,
-            bytes: entry.size().get(),
+            bytes: entry.byte_size().get(),
             guid: entry.guid.to_string(),
         })
         .collect();
@@ -91,7 +91,7 @@ pub(crate) fn inspect_image(path: &Path, question: &InspectQuestion) -> Result<I
         .find_label(Partition::of_role(PartitionRole::Abstate).label)
         .map(|entry| {
             [("env0", ENV0_OFFSET), ("env1", ENV1_OFFSET)]
-                .map(|(name, at)| copy_report(&disk, name, entry.offset(), at))
+                .map(|(name, at)| copy_report(&disk, name, entry.byte_offset(), at))
         })
         .into_iter()
         .flatten()
@@ -116,7 +116,7 @@ pub(crate) fn verify_slots(
     let mut signed = Vec::new();
     for slot in Slot::BOTH {
         if let Some(entry) = table.find_label(Partition::of_role(PartitionRole::Root(slot)).label) {
-            signed.extend(slots::report_slot(disk, slot, entry, question).verdict()?);
+            signed.extend(slots::report_slot(disk, slot, entry, question).slot_verdict()?);
         }
     }
     if signed.is_empty() {
@@ -148,7 +148,7 @@ impl fmt::Display for ImageReport {
             writeln!(
                 f,
                 "{number:>3}  {:<8} {first_lba:>10} {:>12}  {guid}",
-                printable(label),
+                printable_text(label),
                 Bytes::new(*bytes).to_string()
             )?;
         }

@@ -2,20 +2,19 @@
 
 use std::fmt;
 
+use disk_install::root::{read_manifest, verify_root};
 use image_format::bytes::Bytes;
 use image_format::digest::Sha256;
 use image_format::gpt::PartitionEntry;
 use image_format::manifest::Manifest;
 use image_format::signed::{Keyring, PublicKey, Signed, Verified};
 use image_format::slot::Slot;
-use image_format::trailer::{self, TRAILER_BYTES};
-use image_format::verity;
 use serde::Serialize;
 
 use super::files::RootReader;
 use super::{InspectDepth, InspectQuestion};
 use crate::disk::DiskImage;
-use crate::printable::printable;
+use error_text::printable::printable_text;
 
 /// Where GRUB reads the kernel's command line.
 const ENVIRONMENT: &str = "/boot/env";
@@ -75,7 +74,7 @@ pub(crate) fn report_slot(
         os_release: None,
         packages: Vec::new(),
     };
-    match signed_manifest(disk, entry) {
+    match read_manifest(disk, entry) {
         Ok(None) => {}
         Ok(Some(signed)) => fill_report(disk, entry, question, &signed, &mut report),
         Err(reason) => report.state = TrustState::Refused(reason),
@@ -90,7 +89,7 @@ fn fill_report(
     signed: &Signed<Manifest>,
     report: &mut SlotReport,
 ) {
-    let root = RootReader::open(disk, entry.offset(), entry.size()).ok();
+    let root = RootReader::open_root(disk, entry.byte_offset(), entry.byte_size()).ok();
     let (trust, keys) = if question.keys.is_empty() {
         (Trust::KeysOfTheImage, own_keys(root.as_ref()))
     } else {
@@ -102,7 +101,7 @@ fn fill_report(
     report.state = match verify_signatures(signed, keys) {
         Err(reason) => TrustState::Refused(reason),
         Ok(manifest) => {
-            report.signed_by = manifest.signers().iter().map(ToString::to_string).collect();
+            report.signed_by = manifest.trusted_signers().iter().map(ToString::to_string).collect();
             report.trusts = Some(trust);
             report.manifest = Some((*manifest).clone());
             match question.depth {
@@ -142,49 +141,19 @@ fn own_keys(root: Option<&RootReader>) -> Vec<PublicKey> {
     names.iter().filter_map(|item| root.read_text(&format!("{FOLDER}/{}", item.name))?.parse().ok()).collect()
 }
 
-fn signed_manifest(disk: &DiskImage, entry: &PartitionEntry) -> Result<Option<Signed<Manifest>>, String> {
-    let offset = trailer::trailer_offset(entry.size()).ok_or("the partition is too small for a slot")?;
-    let at = Bytes::new(entry.offset().get() + offset.get());
-    let bytes = disk.read(at, Bytes::new(TRAILER_BYTES as u64)).map_err(|error| error.to_string())?;
-    // A slot that was never written, which is no mistake.
-    if bytes.iter().all(|byte| *byte == 0) {
-        return Ok(None);
-    }
-    let envelope = trailer::decode_trailer(&bytes).map_err(|error| error.to_string())?;
-    Signed::from_envelope(envelope).map(Some).map_err(|error| error.to_string())
-}
-
 fn verify_signatures(signed: &Signed<Manifest>, keys: Vec<PublicKey>) -> Result<Verified<Manifest>, String> {
     let keyring =
         Keyring::new(keys, 1).map_err(|_| "no key is known that could have signed it".to_owned())?;
-    keyring.verify(signed).map_err(|error| error.to_string())
+    keyring.verify_signed(signed).map_err(|error| error.to_string())
 }
 
 fn hash(disk: &DiskImage, entry: &PartitionEntry, manifest: &Manifest, threads: usize) -> TrustState {
-    let root = &manifest.root;
-    // Before anything is read by its numbers.
-    if root.slot_bytes() > entry.size() {
-        return TrustState::Refused("the manifest describes a root that is larger than the slot".to_owned());
-    }
-    let data = disk.region_at(entry.offset());
-    let built = verity::build_tree(&data, root.data_bytes, root.salt.as_bytes(), threads);
-    let stored = disk.read(Bytes::new(entry.offset().get() + root.tree_offset), Bytes::new(root.tree_bytes));
-    match (built, stored) {
-        (Ok(built), _) if built.root_hash != root.root_hash => {
-            TrustState::Refused("a block of the root is not what was signed".to_owned())
-        }
-        (Ok(built), Ok(stored)) if built.bytes != stored => {
-            TrustState::Refused("the root is what was signed, but its hash tree is damaged".to_owned())
-        }
-        (Ok(_), Ok(_)) => TrustState::Verified,
-        (Err(error), _) => TrustState::Refused(error.to_string()),
-        (_, Err(error)) => TrustState::Refused(error.to_string()),
-    }
+    verify_root(disk, entry, manifest, threads).map_or_else(TrustState::Refused, |()| TrustState::Verified)
 }
 
 impl SlotReport {
     /// Whose signature holds for every block, in words; or what is wrong. Nothing for an empty slot.
-    pub(crate) fn verdict(&self) -> Result<Option<String>, String> {
+    pub(crate) fn slot_verdict(&self) -> Result<Option<String>, String> {
         match &self.state {
             TrustState::Empty => Ok(None),
             TrustState::Refused(because) => Err(format!("slot {}: {because}", self.slot)),
@@ -207,7 +176,7 @@ impl fmt::Display for SlotReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = match &self.state {
             TrustState::Empty => "empty".to_owned(),
-            TrustState::Refused(reason) => format!("REFUSED: {}", printable(reason)),
+            TrustState::Refused(reason) => format!("REFUSED: {}", printable_text(reason)),
             TrustState::Signed => "signed (blocks not checked: --verify)".to_owned(),
             TrustState::Verified => "signed, every block verified".to_owned(),
         };
@@ -235,7 +204,7 @@ impl fmt::Display for SlotReport {
         )?;
         writeln!(f, "     root hash {}", root.root_hash)?;
         if let Some(pretty) = self.os_release.as_deref().and_then(pretty_name) {
-            writeln!(f, "     system    {}, {} packages", printable(pretty), self.packages.len())?;
+            writeln!(f, "     system    {}, {} packages", printable_text(pretty), self.packages.len())?;
         }
         Ok(())
     }

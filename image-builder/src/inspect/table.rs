@@ -9,7 +9,7 @@ use crate::disk::DiskImage;
 
 /// Reads the table.
 pub(crate) fn read(disk: &DiskImage) -> Result<PartitionTable, ReadTableError> {
-    let size = disk.size()?;
+    let size = disk.byte_size()?;
     let length = Bytes::new(COPY_BYTES as u64);
     let backup = gpt::backup_offset(size).ok_or(ReadTableError::Small { size })?;
     let (primary, backup) = (disk.read(PRIMARY_OFFSET, length)?, disk.read(backup, length)?);

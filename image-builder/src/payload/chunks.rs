@@ -39,13 +39,13 @@ pub(super) fn write_chunks(
     let (level, threads) = (*level, *threads);
     let known = known_chunks(previous, store, threads)?;
     let runs = cut_chunks(&mark_blocks(root, threads)?);
-    parallel::map(&runs, threads, |run| {
+    parallel::map_parallel(&runs, threads, |run| {
         let content = root.read_runs(&[*run])?;
         let object = match known.get(&Sha256::digest_of(&content)) {
             Some(object) => *object,
-            None => store.put(ObjectKind::Chunk, &zstandard::compress(&content, &[], level)?)?,
+            None => store.put_object(ObjectKind::Chunk, &zstandard::compress_frame(&content, &[], level)?)?,
         };
-        let digests = leaves.get(run.first as usize..run.end() as usize).unwrap_or_default();
+        let digests = leaves.get(run.first as usize..run.end_block() as usize).unwrap_or_default();
         Ok(Chunk { run: *run, guard: chunk_guard(digests), object })
     })
 }
@@ -59,10 +59,10 @@ fn known_chunks(
 ) -> Result<HashMap<Sha256, ObjectReference>, WritePayloadError> {
     let mut known = HashMap::new();
     for base in previous {
-        let chunks = parallel::map(&base.release.index.chunks, threads, |chunk| {
+        let chunks = parallel::map_parallel(&base.release.index.chunks, threads, |chunk| {
             Ok::<_, WritePayloadError>((Sha256::digest_of(&base.root.read_runs(&[chunk.run])?), chunk.object))
         })?;
-        known.extend(chunks.into_iter().filter(|(_, object)| store.has(object)));
+        known.extend(chunks.into_iter().filter(|(_, object)| store.has_object(object)));
     }
     Ok(known)
 }
@@ -78,7 +78,7 @@ enum Mark {
 
 fn mark_blocks(root: &RootImage, threads: usize) -> Result<Vec<Mark>, WritePayloadError> {
     let batches: Vec<u32> = (0..root.data_blocks()).step_by(LARGEST as usize).collect();
-    let marks = parallel::map(&batches, threads, |first| {
+    let marks = parallel::map_parallel(&batches, threads, |first| {
         let blocks = LARGEST.min(root.data_blocks() - first);
         let bytes = root.read_runs(&[Run { first: *first, blocks }])?;
         Ok::<_, WritePayloadError>(bytes.as_chunks().0.iter().map(mark_block).collect::<Vec<_>>())

@@ -39,11 +39,11 @@ impl BlockPlaces {
     }
 
     /// Whether no block of it has that content. Zeros are everywhere.
-    pub(super) fn lacks(&self, leaf: &[u8; 32]) -> bool {
+    pub(super) fn lacks_block(&self, leaf: &[u8; 32]) -> bool {
         *leaf != self.zeros && !self.places.contains_key(leaf)
     }
 
-    fn find(&self, leaf: &[u8; 32]) -> Option<u32> {
+    fn find_block(&self, leaf: &[u8; 32]) -> Option<u32> {
         self.places.get(leaf).copied()
     }
 }
@@ -55,13 +55,16 @@ pub(super) fn map_files(
     hasher: &LeafHasher,
 ) -> Result<Vec<FileBlocks>, WritePayloadError> {
     let failed = |source| WritePayloadError::Read { what: "a root".to_owned(), source };
-    let Ok(ext4) = Ext4::load(Box::new(root.duplicate().map_err(failed)?)) else { return Ok(Vec::new()) };
+    let Ok(ext4) = Ext4::load(Box::new(root.duplicate_handle().map_err(failed)?)) else {
+        return Ok(Vec::new());
+    };
     let mut files = Vec::new();
     for path in list_files(&ext4) {
         // A file that cannot be read is none: its blocks are patched by their place.
         let Ok(mut content) = ext4.read(&path) else { continue };
         content.resize(content.len().next_multiple_of(BLOCK_BYTES), 0);
-        let blocks = content.chunks_exact(BLOCK_BYTES).map(|block| places.find(&hasher.hash_block(block)));
+        let blocks =
+            content.chunks_exact(BLOCK_BYTES).map(|block| places.find_block(&hasher.hash_block(block)));
         files.push(FileBlocks { path: path.display().to_string(), blocks: blocks.collect() });
     }
     files.sort_by(|one, two| one.path.cmp(&two.path));

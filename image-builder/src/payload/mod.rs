@@ -95,7 +95,7 @@ struct PayloadWork {
 /// Writes all objects of a release, and returns the index that names them.
 pub fn write_payload(request: &PayloadRequest<'_>) -> Result<WrittenPayload, WritePayloadError> {
     let PayloadRequest { root, salt, root_hash, level, threads, .. } = *request;
-    let work = PayloadWork { store: ObjectStore::open(&request.repository)?, level, threads };
+    let work = PayloadWork { store: ObjectStore::open_store(&request.repository)?, level, threads };
     let store = &work.store;
     let hasher = LeafHasher::new(salt);
     let leaves = root.hash_blocks(&hasher, threads)?;
@@ -105,7 +105,7 @@ pub fn write_payload(request: &PayloadRequest<'_>) -> Result<WrittenPayload, Wri
     }
     let mut bases = Vec::new();
     for release in request.previous {
-        bases.push(release.rebuild(&request.repository, &request.workspace, threads)?);
+        bases.push(release.rebuild_root(&request.repository, &request.workspace, threads)?);
     }
     let chunks = chunks::write_chunks(root, &leaves, &bases, &work)?;
     let mut index = PayloadIndex {
@@ -116,12 +116,13 @@ pub fn write_payload(request: &PayloadRequest<'_>) -> Result<WrittenPayload, Wri
         bases: Vec::new(),
     };
     let list = list_blocks(&index, &leaves);
-    let object = store.put(ObjectKind::Chunk, &zstandard::compress(&list, &[], level)?)?;
+    let object = store.put_object(ObjectKind::Chunk, &zstandard::compress_frame(&list, &[], level)?)?;
     index.block_list = Some(BlockList { sha256: Sha256::digest_of(&list), object });
     for base in bases.iter().filter(|base| base.release.patches == PatchChoice::Write) {
         let hashed = base.root.hash_blocks(&hasher, threads)?;
         let ids: Vec<u8> = hashed.iter().flat_map(block_id).collect();
-        let list_patch = Some(store.put(ObjectKind::Patch, &zstandard::compress(&list, &ids, level)?)?);
+        let list_patch =
+            Some(store.put_object(ObjectKind::Patch, &zstandard::compress_frame(&list, &ids, level)?)?);
         let pair = patches::RootPair {
             new: root,
             new_leaves: &leaves,
@@ -140,7 +141,7 @@ pub fn write_payload(request: &PayloadRequest<'_>) -> Result<WrittenPayload, Wri
 }
 
 fn list_blocks(index: &PayloadIndex, leaves: &[[u8; 32]]) -> Vec<u8> {
-    let blocks = index.chunks.iter().flat_map(|chunk| chunk.run.first..chunk.run.end());
+    let blocks = index.chunks.iter().flat_map(|chunk| chunk.run.first..chunk.run.end_block());
     blocks.filter_map(|block| leaves.get(block as usize)).flat_map(block_id).collect()
 }
 

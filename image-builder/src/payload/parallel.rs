@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 /// Does the same to every item, on that many threads. The first failure, in the order of the items, is returned.
-pub(super) fn map<T: Sync, R: Send, E: Send>(
+pub(super) fn map_parallel<T: Sync, R: Send, E: Send>(
     items: &[T],
     threads: usize,
     work: impl Fn(&T) -> Result<R, E> + Sync,
@@ -41,8 +41,8 @@ mod tests {
     fn results_are_in_the_order_of_the_items_and_a_failure_ends_it() {
         let items: Vec<u32> = (0..100).collect();
 
-        let doubled = map(&items, 4, |item| Ok::<_, u32>(item * 2));
-        let failed = map(&items, 4, |item| if *item == 7 { Err(*item) } else { Ok(()) });
+        let doubled = map_parallel(&items, 4, |item| Ok::<_, u32>(item * 2));
+        let failed = map_parallel(&items, 4, |item| if *item == 7 { Err(*item) } else { Ok(()) });
 
         assert_eq!(doubled.unwrap(), (0..100).map(|item| item * 2).collect::<Vec<_>>());
         assert_eq!(failed, Err(7));

@@ -46,12 +46,13 @@ pub(super) fn write_packs(
     let missing: Vec<MissingBlocks<'_>> = (0..)
         .zip(chunks)
         .map(|(number, chunk)| {
-            let lacks =
-                |block: &u32| pair.new_leaves.get(*block as usize).is_some_and(|leaf| old_places.lacks(leaf));
+            let lacks = |block: &u32| {
+                pair.new_leaves.get(*block as usize).is_some_and(|leaf| old_places.lacks_block(leaf))
+            };
             MissingBlocks {
                 number,
                 chunk,
-                blocks: (chunk.run.first..chunk.run.end()).filter(lacks).collect(),
+                blocks: (chunk.run.first..chunk.run.end_block()).filter(lacks).collect(),
             }
         })
         .filter(|missing| !missing.blocks.is_empty())
@@ -62,8 +63,9 @@ pub(super) fn write_packs(
     let new_files = map_files(pair.new, &BlockPlaces::new(pair.new_leaves, pair.hasher), pair.hasher)?;
     let old_files = map_files(pair.old, &old_places, pair.hasher)?;
     let chooser = SourceChooser::new(pair, &new_files, &old_files);
-    let made =
-        parallel::map(&missing, work.threads, |missing| make_piece(pair, &chooser, missing, work.level))?;
+    let made = parallel::map_parallel(&missing, work.threads, |missing| {
+        make_piece(pair, &chooser, missing, work.level)
+    })?;
     pack_pieces(made.into_iter().flatten(), &work.store)
 }
 
@@ -74,10 +76,10 @@ fn make_piece(
     missing: &MissingBlocks<'_>,
     level: i32,
 ) -> Result<Option<(Piece, Vec<u8>)>, WritePayloadError> {
-    let sources = chooser.choose(&missing.blocks);
+    let sources = chooser.choose_sources(&missing.blocks);
     let blocks = join_runs(missing.blocks.iter().copied());
     let content = pair.new.read_runs(&blocks)?;
-    let frame = zstandard::compress(&content, &pair.old.read_runs(&sources)?, level)?;
+    let frame = zstandard::compress_frame(&content, &pair.old.read_runs(&sources)?, level)?;
     // A tenth of a chunk is not worth the second way to it.
     if frame.len() as u64 * 10 > u64::from(missing.chunk.object.bytes) * 9 {
         return Ok(None);
@@ -98,13 +100,13 @@ fn pack_pieces(
         open.push(piece);
         frames.extend(frame);
         if frames.len() >= PACK_BYTES {
-            let object = store.put(ObjectKind::Patch, &frames)?;
+            let object = store.put_object(ObjectKind::Patch, &frames)?;
             packs.push(Pack { object, pieces: std::mem::take(&mut open) });
             frames.clear();
         }
     }
     if !open.is_empty() {
-        packs.push(Pack { object: store.put(ObjectKind::Patch, &frames)?, pieces: open });
+        packs.push(Pack { object: store.put_object(ObjectKind::Patch, &frames)?, pieces: open });
     }
     Ok(packs)
 }
@@ -113,7 +115,7 @@ fn pack_pieces(
 fn join_runs(blocks: impl Iterator<Item = u32>) -> Vec<Run> {
     let mut runs: Vec<Run> = Vec::new();
     for block in blocks {
-        match runs.last_mut().filter(|run| run.end() == block) {
+        match runs.last_mut().filter(|run| run.end_block() == block) {
             Some(run) => run.blocks += 1,
             None => runs.push(Run { first: block, blocks: 1 }),
         }

@@ -48,7 +48,7 @@ pub(crate) struct RebuiltRelease<'a> {
 
 impl PreviousRelease {
     /// Puts the root together, in a file that goes away with its reader.
-    pub(crate) fn rebuild(
+    pub(crate) fn rebuild_root(
         &self,
         repository: &Path,
         workspace: &Path,
@@ -61,12 +61,13 @@ impl PreviousRelease {
         };
         let write = |source| WritePayloadError::Write { path: workspace.to_owned(), source };
         let file: File = create().map_err(write)?;
-        let store = ObjectStore::open(repository)?;
+        let store = ObjectStore::open_store(repository)?;
         let sink = SparseFile(&file);
         let site =
             Site { slots: OldSlots::default(), objects: &store, sink: &sink, observer: &Silent, threads };
-        let rebuilt = prepare_reconstruction(&self.index, &self.salt, &site)
-            .and_then(|prepared| prepared.reconstruct(&self.index, self.index.data_blocks.into(), &site));
+        let rebuilt = prepare_reconstruction(&self.index, &self.salt, &site).and_then(|prepared| {
+            prepared.reconstruct_root(&self.index, self.index.data_blocks.into(), &site)
+        });
         rebuilt.map_err(|source| WritePayloadError::Rebuild { version: self.version.clone(), source })?;
         Ok(RebuiltRelease { release: self, root: RootImage::new(file, 0, self.index.data_blocks) })
     }

@@ -38,7 +38,7 @@ impl RootImage {
     }
 
     /// The same root for another reader.
-    pub(super) fn duplicate(&self) -> io::Result<Self> {
+    pub(super) fn duplicate_handle(&self) -> io::Result<Self> {
         Ok(Self { file: self.file.try_clone()?, ..*self })
     }
 
@@ -66,7 +66,7 @@ impl RootImage {
         let batches = (0..self.data_blocks).step_by(BATCH as usize);
         let batches: Vec<Run> =
             batches.map(|first| Run { first, blocks: BATCH.min(self.data_blocks - first) }).collect();
-        let hashed = parallel::map(&batches, threads, |batch| {
+        let hashed = parallel::map_parallel(&batches, threads, |batch| {
             let bytes = self.read_runs(&[*batch])?;
             let digests = bytes.chunks_exact(BLOCK_BYTES).map(|block| hasher.hash_block(block));
             Ok::<_, WritePayloadError>(digests.collect::<Vec<_>>())

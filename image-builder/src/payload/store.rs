@@ -23,7 +23,7 @@ pub(crate) struct ObjectStore {
 
 impl ObjectStore {
     /// Opens a repository, or begins one.
-    pub(crate) fn open(repository: &Path) -> Result<Self, WritePayloadError> {
+    pub(crate) fn open_store(repository: &Path) -> Result<Self, WritePayloadError> {
         let root = repository.to_owned();
         fs::create_dir_all(&root)
             .map_err(|source| WritePayloadError::Write { path: root.clone(), source })?;
@@ -36,16 +36,20 @@ impl ObjectStore {
     }
 
     /// Whether the repository has it, by its length: `release verify` reads the bytes.
-    pub(super) fn has(&self, object: &ObjectReference) -> bool {
-        let found = fs::metadata(self.root.join(object.path()));
+    pub(super) fn has_object(&self, object: &ObjectReference) -> bool {
+        let found = fs::metadata(self.root.join(object.repository_path()));
         found.is_ok_and(|found| found.len() == u64::from(object.bytes))
     }
 
     /// Puts an object into the repository.
-    pub(super) fn put(&self, kind: ObjectKind, bytes: &[u8]) -> Result<ObjectReference, WritePayloadError> {
+    pub(super) fn put_object(
+        &self,
+        kind: ObjectKind,
+        bytes: &[u8],
+    ) -> Result<ObjectReference, WritePayloadError> {
         let object = ObjectReference::to_bytes(kind, bytes).ok_or(WritePayloadError::TooLarge)?;
-        if !self.has(&object) {
-            let path = self.root.join(object.path());
+        if !self.has_object(&object) {
+            let path = self.root.join(object.repository_path());
             write_whole(&path, bytes).map_err(|source| WritePayloadError::Write { path, source })?;
             self.new_bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         }
@@ -59,7 +63,7 @@ impl ObjectSource for ObjectStore {
     }
 
     fn fetch_object(&self, object: &ObjectReference, _mirror: usize) -> io::Result<Vec<u8>> {
-        fs::read(self.root.join(object.path()))
+        fs::read(self.root.join(object.repository_path()))
     }
 }
 

@@ -82,7 +82,7 @@ fn rebuild(
     old: Option<(&PreviousRelease, &[u8])>,
 ) -> (Vec<u8>, u32) {
     let (store, file, fetched) =
-        (ObjectStore::open(repository).unwrap(), tempfile::tempfile().unwrap(), Fetched::default());
+        (ObjectStore::open_store(repository).unwrap(), tempfile::tempfile().unwrap(), Fetched::default());
     let bytes = old.map(|(_, bytes)| bytes).unwrap_or_default();
     let running = old.map(|(release, _)| SlotContent {
         data: &bytes,
@@ -100,7 +100,7 @@ fn rebuild(
         threads: 2,
     };
     let prepared = prepare_reconstruction(&new.index, SALT, &site).unwrap();
-    prepared.reconstruct(&new.index, new.index.data_blocks.into(), &site).unwrap();
+    prepared.reconstruct_root(&new.index, new.index.data_blocks.into(), &site).unwrap();
     let mut rebuilt = vec![0; new.index.data_blocks as usize * BLOCK_BYTES];
     file.read_exact_at(&mut rebuilt, 0).unwrap();
     (rebuilt, fetched.0.into_inner())

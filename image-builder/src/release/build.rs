@@ -38,11 +38,11 @@ use crate::spec;
 
 /// Builds, publishes and offers.
 pub(super) fn build_release(arguments: &ReleaseBuildArguments, now: UnixTime) -> Result<ExitCode, Failure> {
-    let repository = Repository::at(&arguments.to);
+    let repository = Repository::at_folder(&arguments.to);
     let (chain, signers) = (RootChain::read(&repository)?, Signers::read_files(&arguments.build.keys)?);
     // Before a build of minutes: a release that cannot be signed is found out now.
-    signers.check_role(chain.newest().metadata(), Role::Release)?;
-    signers.check_role(chain.newest().metadata(), Role::Channel)?;
+    signers.check_role(chain.newest_root().metadata(), Role::Release)?;
+    signers.check_role(chain.newest_root().metadata(), Role::Channel)?;
     let lifetime = read_lifetime(&arguments.expires)?;
     let publisher = Publisher { repository: &repository, chain: &chain, signers: &signers, now, lifetime };
     let terms = read_terms(&arguments.offer, now)?;
@@ -60,7 +60,7 @@ pub(super) fn build_release(arguments: &ReleaseBuildArguments, now: UnixTime) ->
             return keep_alive(arguments, &publisher);
         };
         if arguments.as_version.is_none() {
-            plan.spec.version = next_version(&plan.spec.version, &repository.versions()?);
+            plan.spec.version = next_version(&plan.spec.version, &repository.list_versions()?);
         }
         // What was compared is what is built, even if the mirror moves on meanwhile.
         std::fs::write(lock_file.path(), lock.to_string())?;
@@ -99,7 +99,7 @@ fn plan_image(arguments: &ReleaseBuildArguments, publisher: &Publisher<'_>) -> R
         spec.version = version.clone();
     }
     let mut facts = facts::gather_facts(&arguments.build)?;
-    facts.signing = SigningKey::Keys(signers.paths_of_role(chain.newest().metadata(), Role::Release));
+    facts.signing = SigningKey::Keys(signers.paths_of_role(chain.newest_root().metadata(), Role::Release));
     facts.update_root = Some(newest_root_path(repository, chain));
     Ok(plan::plan_build(spec, facts)?)
 }
@@ -117,10 +117,10 @@ fn build_and_publish(
     match audience {
         OutputFormat::Machines => print_event(&serde_json::json!({ "event": "built", "image": built })),
         OutputFormat::People => {
-            println!("{}", built.describe(&plan.spec.name, progress.elapsed().as_secs_f64()));
+            println!("{}", built.describe_image(&plan.spec.name, progress.elapsed().as_secs_f64()));
         }
     }
-    let published = publish_image(publisher, order, &ChunkPayloads::here())?;
+    let published = publish_image(publisher, order, &ChunkPayloads::with_processors())?;
     if audience == OutputFormat::Machines {
         print_event(&serde_json::json!({ "event": "published", "release": published }));
         return Ok(ExitCode::SUCCESS);
@@ -133,9 +133,10 @@ fn build_and_publish(
 /// anew once half of its time is over.
 fn keep_alive(arguments: &ReleaseBuildArguments, publisher: &Publisher<'_>) -> Result<ExitCode, Failure> {
     let channel = read_channel(publisher.repository, publisher.chain, &arguments.channel)?;
-    let old = channel.is_some_and(|channel| publisher.now.until(channel.expires) < publisher.lifetime / 2);
+    let old =
+        channel.is_some_and(|channel| publisher.now.duration_until(channel.expires) < publisher.lifetime / 2);
     if old {
-        let _lock = publisher.repository.lock()?;
+        let _lock = publisher.repository.lock_repository()?;
         let renewed = publisher.change_existing(&arguments.channel, ChannelChange::Renew { counter: 0 })?;
         if arguments.build.json {
             print_event(&serde_json::json!({ "event": "renewed", "channel": renewed }));
@@ -152,7 +153,7 @@ fn newest_release(channel: &ChannelMetadata) -> Option<&OfferedRelease> {
 }
 
 /// What is not as it was.
-#[derive(Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, PartialEq, Eq, Default, serde::Serialize)]
 struct RecipeChanges {
     packages: Vec<PackageDifference>,
     agent: bool,

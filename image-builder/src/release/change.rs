@@ -27,7 +27,7 @@ pub(super) struct Stamp {
 }
 
 /// What may be said about a release when it is offered.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct OfferTerms {
     pub(super) waves: Vec<Wave>,
     pub(super) floor: bool,
@@ -155,7 +155,7 @@ fn offer_release(
     }
     let OfferTerms { waves, floor, least_agent, least_free_bytes } = terms;
     // A floor stays one when its waves are changed: `release floor --remove` is for the rest.
-    let floor = floor || channel.release(&version).is_some_and(|old| old.floor);
+    let floor = floor || channel.find_release(&version).is_some_and(|old| old.floor);
     let offered = OfferedRelease {
         version,
         manifest,
@@ -258,7 +258,7 @@ pub(crate) enum ChangeChannelError {
     EpochOrder { version: Version, security_epoch: u32, other: Version, other_epoch: u32 },
     #[error("channel {name} has no release of security epoch {security_epoch}: its highest is {known}")]
     EpochUnknown { name: ChannelName, security_epoch: u32, known: u32 },
-    #[error("channel {name} does not offer {version}, but {}", listed(offered))]
+    #[error("channel {name} does not offer {version}, but {}", list_versions(offered))]
     NotOffered { version: Version, name: ChannelName, offered: Vec<String> },
     #[error("channel {name} has releases of image {has}, and this one is of {given}: use another channel")]
     OtherImage { name: ChannelName, has: String, given: String },
@@ -269,7 +269,7 @@ pub(crate) enum ChangeChannelError {
     TooManyFloors,
 }
 
-fn listed(versions: &[String]) -> String {
+fn list_versions(versions: &[String]) -> String {
     if versions.is_empty() { "nothing".to_owned() } else { versions.join(", ") }
 }
 

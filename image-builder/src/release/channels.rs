@@ -33,10 +33,11 @@ impl Publisher<'_> {
         channel: ChannelMetadata,
         change: ChannelChange,
     ) -> Result<(ChannelMetadata, Vec<u8>), ChannelFileError> {
-        let root = self.chain.newest().metadata();
+        let root = self.chain.newest_root().metadata();
         let stamp = Stamp { root: root.number, written: self.now, lifetime: self.lifetime };
         let changed = change_channel(channel, change, stamp)?;
-        let envelope = self.signers.sign::<ChannelMetadata>(root, Role::Channel, changed.to_bytes()?)?;
+        let envelope =
+            self.signers.sign_payload::<ChannelMetadata>(root, Role::Channel, changed.to_bytes()?)?;
         Ok((changed, envelope))
     }
 
@@ -50,7 +51,7 @@ impl Publisher<'_> {
         let channel = read_channel(self.repository, self.chain, name)?.ok_or_else(missing)?;
         let (changed, envelope) = self.sign_change(channel, change)?;
         self.repository.sync_all()?;
-        self.repository.write_file(&paths::channel(name), &envelope)?;
+        self.repository.write_file(&paths::channel_path(name), &envelope)?;
         Ok(changed)
     }
 }
@@ -62,7 +63,7 @@ pub(super) fn read_channel(
     chain: &RootChain,
     name: &ChannelName,
 ) -> Result<Option<ChannelMetadata>, ChannelFileError> {
-    let Some(envelope) = repository.read_bounded(&paths::channel(name), MAX_ENVELOPE)? else {
+    let Some(envelope) = repository.read_bounded(&paths::channel_path(name), MAX_ENVELOPE)? else {
         return Ok(None);
     };
     let mut refused = None;
@@ -81,7 +82,7 @@ pub(super) fn read_channels(
     repository: &Repository,
     chain: &RootChain,
 ) -> Result<Vec<ChannelMetadata>, ChannelFileError> {
-    let names = repository.channels()?;
+    let names = repository.list_channels()?;
     let read = names.iter().map(|name| {
         read_channel(repository, chain, name)?.ok_or_else(|| ChannelFileError::None { name: name.clone() })
     });

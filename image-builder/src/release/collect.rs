@@ -29,7 +29,7 @@ pub(super) struct CollectPolicy {
 }
 
 /// What goes.
-#[derive(Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, PartialEq, Eq, Default, Serialize)]
 pub(super) struct CollectPlan {
     /// Releases, of which nothing stays.
     pub(super) releases: Vec<Version>,
@@ -46,7 +46,7 @@ pub(super) fn plan_collection(
     policy: CollectPolicy,
 ) -> Result<CollectPlan, CollectError> {
     let offered = offered_versions(&read_channels(repository, chain)?);
-    let versions = repository.versions()?;
+    let versions = repository.list_versions()?;
     let waiting: Vec<&Version> =
         versions.iter().filter(|version| !offered.contains(&version.to_string())).collect();
     let kept = waiting.len().saturating_sub(policy.keep);
@@ -56,9 +56,9 @@ pub(super) fn plan_collection(
     let needed = needed_objects(repository, format, &live)?;
 
     let mut plan = CollectPlan { releases, ..CollectPlan::default() };
-    for version in repository.names("release")?.iter().filter(|name| !live.contains(*name)) {
+    for version in repository.list_names("release")?.iter().filter(|name| !live.contains(*name)) {
         // The manifest first: see the module's text.
-        let mut names = repository.names(&format!("release/{version}"))?;
+        let mut names = repository.list_names(&format!("release/{version}"))?;
         names.sort_by_key(|name| name != "manifest");
         add_files(
             repository,
@@ -68,14 +68,14 @@ pub(super) fn plan_collection(
         )?;
     }
     for folder in ["chunk", "patch"] {
-        for part in repository.names(folder)? {
-            let names = repository.names(&format!("{folder}/{part}"))?;
+        for part in repository.list_names(folder)? {
+            let names = repository.list_names(&format!("{folder}/{part}"))?;
             let files = names.iter().map(|name| format!("{folder}/{part}/{name}"));
             add_files(repository, &mut plan, policy, files.filter(|file| !needed.contains(file)))?;
         }
     }
     for folder in ["channel", "root"] {
-        let names = repository.names(folder)?;
+        let names = repository.list_names(folder)?;
         let unfinished = names.iter().filter(|name| name.starts_with(super::repository::UNFINISHED));
         add_files(repository, &mut plan, policy, unfinished.map(|name| format!("{folder}/{name}")))?;
     }
@@ -85,9 +85,9 @@ pub(super) fn plan_collection(
 /// Carries it out.
 pub(super) fn remove_files(repository: &Repository, plan: &CollectPlan) -> Result<(), RepositoryError> {
     plan.files.iter().try_for_each(|file| repository.remove_file(file))?;
-    for name in repository.names("release")? {
+    for name in repository.list_names("release")? {
         // A folder that still holds something stays, whoever put it there.
-        let _ = std::fs::remove_dir(repository.path(&format!("release/{name}")));
+        let _ = std::fs::remove_dir(repository.file_path(&format!("release/{name}")));
     }
     Ok(())
 }
@@ -114,7 +114,7 @@ fn add_files(
     files: impl Iterator<Item = String>,
 ) -> Result<(), RepositoryError> {
     for file in files {
-        let path = repository.path(&file);
+        let path = repository.file_path(&file);
         let metadata = std::fs::metadata(&path).map_err(|source| RepositoryError::Read { path, source })?;
         // A time in the future is no age.
         let age =

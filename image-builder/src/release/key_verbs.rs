@@ -41,10 +41,10 @@ pub(super) struct WrittenRoot {
 }
 
 /// Begins a repository.
-pub(super) fn init(arguments: &InitKeysArguments, now: UnixTime) -> Result<WrittenRoot, Failure> {
-    let repository = Repository::at(&arguments.repository);
-    let _lock = repository.lock()?;
-    if repository.path(&paths::root(1)).exists() {
+pub(super) fn init_keys(arguments: &InitKeysArguments, now: UnixTime) -> Result<WrittenRoot, Failure> {
+    let repository = Repository::at_folder(&arguments.repository);
+    let _lock = repository.lock_repository()?;
+    if repository.file_path(&paths::root_path(1)).exists() {
         let folder = repository.folder().display();
         return Err(format!("{folder} has root metadata already: change it with `keys rotate`").into());
     }
@@ -65,7 +65,7 @@ pub(super) fn init(arguments: &InitKeysArguments, now: UnixTime) -> Result<Writt
 }
 
 /// Changes who may sign.
-pub(super) fn rotate(arguments: &RotateKeysArguments, now: UnixTime) -> Result<WrittenRoot, Failure> {
+pub(super) fn rotate_keys(arguments: &RotateKeysArguments, now: UnixTime) -> Result<WrittenRoot, Failure> {
     let removed = arguments.remove.iter().map(|text| {
         let (role, key) = split_role(text)?;
         Ok((Some(role), read_key_id(key)?))
@@ -79,7 +79,7 @@ pub(super) fn rotate(arguments: &RotateKeysArguments, now: UnixTime) -> Result<W
 }
 
 /// Takes a key away.
-pub(super) fn revoke(arguments: &RevokeKeysArguments, now: UnixTime) -> Result<WrittenRoot, Failure> {
+pub(super) fn revoke_keys(arguments: &RevokeKeysArguments, now: UnixTime) -> Result<WrittenRoot, Failure> {
     let wish = RotationWish {
         add: read_added(&arguments.add)?,
         remove: vec![(None, read_key_id(&arguments.key)?)],
@@ -94,10 +94,10 @@ fn change_root(
     sign: &SignRootArguments,
     now: UnixTime,
 ) -> Result<WrittenRoot, Failure> {
-    let repository = Repository::at(folder);
-    let _lock = repository.lock()?;
+    let repository = Repository::at_folder(folder);
+    let _lock = repository.lock_repository()?;
     let chain = RootChain::read(&repository)?;
-    let root = next_root(chain.newest().metadata(), wish, now, read_lifetime(&sign.expires)?)?;
+    let root = next_root(chain.newest_root().metadata(), wish, now, read_lifetime(&sign.expires)?)?;
     write_root(&repository, Some(&chain), &root, sign)
 }
 
@@ -110,7 +110,7 @@ fn write_root(
     sign: &SignRootArguments,
 ) -> Result<WrittenRoot, Failure> {
     let signers = Signers::read_files(&sign.keys)?;
-    let before = chain.map(|chain| chain.newest().metadata());
+    let before = chain.map(|chain| chain.newest_root().metadata());
     let mut keys = signers.of_role(root, Role::Root);
     let old_keys = before.map(|before| signers.of_role(before, Role::Root)).unwrap_or_default();
     keys.extend(old_keys.into_iter().filter(|old| !root_has(root, &old.public_key(""))));
@@ -123,7 +123,7 @@ fn write_root(
         replace_file(draft, &envelope)
             .map_err(|error| format!("cannot write {}: {error}", draft.display()))?;
         let count = |of: &RootMetadata| {
-            of.role(Role::Root).threshold.saturating_sub(signers.of_role(of, Role::Root).len())
+            of.role_keys(Role::Root).threshold.saturating_sub(signers.of_role(of, Role::Root).len())
         };
         let missing_signatures = count(root).max(before.map_or(0, count));
         let path = draft.display().to_string();
@@ -133,7 +133,11 @@ fn write_root(
 }
 
 fn root_has(root: &RootMetadata, key: &PublicKey) -> bool {
-    root.role(Role::Root).known().unwrap_or_default().iter().any(|known| known.key_id() == key.key_id())
+    root.role_keys(Role::Root)
+        .known_keys()
+        .unwrap_or_default()
+        .iter()
+        .any(|known| known.key_id() == key.key_id())
 }
 
 /// Puts a root into the repository, if machines would follow it.
@@ -143,16 +147,16 @@ fn put_root(
     envelope: &[u8],
 ) -> Result<WrittenRoot, Failure> {
     let next = match chain {
-        Some(chain) => chain.newest().next(envelope)?,
-        None => TrustedRoot::anchor(envelope)?,
+        Some(chain) => chain.newest_root().next(envelope)?,
+        None => TrustedRoot::anchor_chain(envelope)?,
     };
-    let path = paths::root(next.number());
+    let path = paths::root_path(next.number());
     repository.write_file(&path, envelope)?;
     let next_steps = match chain {
         Some(chain) => find_next_steps(repository, chain, &next),
         None => Vec::new(),
     };
-    let path = repository.path(&path).display().to_string();
+    let path = repository.file_path(&path).display().to_string();
     Ok(WrittenRoot { number: next.number(), path, missing_signatures: 0, next_steps })
 }
 
@@ -176,7 +180,7 @@ fn find_next_steps(repository: &Repository, chain: &RootChain, next: &TrustedRoo
 }
 
 /// Adds signatures to a document.
-pub(super) fn sign(arguments: &SignKeysArguments) -> Result<usize, Failure> {
+pub(super) fn sign_document(arguments: &SignKeysArguments) -> Result<usize, Failure> {
     let signers = Signers::read_files(&arguments.keys)?;
     let file = &arguments.file;
     let bytes = fs::read(file).map_err(|error| format!("cannot read {}: {error}", file.display()))?;
@@ -188,14 +192,14 @@ pub(super) fn sign(arguments: &SignKeysArguments) -> Result<usize, Failure> {
 }
 
 fn sign_envelope<T: SignedPayload>(bytes: &[u8], signers: &Signers) -> Result<(Vec<u8>, usize), Failure> {
-    let signed = Signed::<T>::from_envelope(bytes)?.signed_also(&signers.all());
+    let signed = Signed::<T>::from_envelope(bytes)?.signed_also(&signers.all_keys());
     Ok((signed.to_envelope(), signed.claimed_signers().count()))
 }
 
 /// Puts a draft into a repository.
-pub(super) fn publish(arguments: &PublishKeysArguments) -> Result<WrittenRoot, Failure> {
-    let repository = Repository::at(&arguments.repository);
-    let _lock = repository.lock()?;
+pub(super) fn publish_draft(arguments: &PublishKeysArguments) -> Result<WrittenRoot, Failure> {
+    let repository = Repository::at_folder(&arguments.repository);
+    let _lock = repository.lock_repository()?;
     let file = &arguments.file;
     let envelope = fs::read(file).map_err(|error| format!("cannot read {}: {error}", file.display()))?;
     if envelope.len() > MAX_ENVELOPE {
@@ -205,7 +209,7 @@ pub(super) fn publish(arguments: &PublishKeysArguments) -> Result<WrittenRoot, F
         )
         .into());
     }
-    let begun = repository.path(&paths::root(1)).exists();
+    let begun = repository.file_path(&paths::root_path(1)).exists();
     let chain = if begun { Some(RootChain::read(&repository)?) } else { None };
     put_root(&repository, chain.as_ref(), &envelope)
 }

@@ -30,10 +30,10 @@ impl RepositoryListing {
         let chain = RootChain::read(repository)?;
         let channels = read_channels(repository, &chain)?;
         let offered = offered_versions(&channels);
-        let versions = repository.versions()?;
+        let versions = repository.list_versions()?;
         let waiting =
             versions.into_iter().filter(|version| !offered.contains(&version.to_string())).collect();
-        Ok(Self { root: chain.newest().metadata().clone(), channels, waiting, now })
+        Ok(Self { root: chain.newest_root().metadata().clone(), channels, waiting, now })
     }
 }
 
@@ -62,10 +62,14 @@ impl RepositoryListing {
         if channel.security_epoch > 0 {
             writeln!(f, "  nothing below security epoch {}", channel.security_epoch)?;
         }
-        channel.releases.iter().rev().try_for_each(|release| writeln!(f, "  {}", self.describe(release)))
+        channel
+            .releases
+            .iter()
+            .rev()
+            .try_for_each(|release| writeln!(f, "  {}", self.describe_release(release)))
     }
 
-    fn describe(&self, release: &OfferedRelease) -> String {
+    fn describe_release(&self, release: &OfferedRelease) -> String {
         let mut words = vec![release.version.to_string()];
         if let Some(reason) = &release.withdrawn {
             words.push(format!("WITHDRAWN: {reason}"));
@@ -104,9 +108,9 @@ impl RepositoryListing {
 pub(super) fn describe_keys(root: &RootMetadata) -> String {
     let mut lines = vec![format!("root metadata {}, until {}", root.number, root.expires)];
     for role in Role::ALL {
-        let keys = root.role(role);
+        let keys = root.role_keys(role);
         lines.push(format!("{}: {} of {} must sign", role.name(), keys.threshold, keys.keys.len()));
-        let known = keys.known().unwrap_or_default();
+        let known = keys.known_keys().unwrap_or_default();
         lines.extend(known.iter().map(|key| format!("  {} {}", key.key_id(), key.comment())));
     }
     lines.join("\n")

@@ -66,26 +66,27 @@ pub(crate) fn run_release(command: &ReleaseCommand) -> Result<ExitCode, Failure>
 /// Does what a verb of `keys` says.
 pub(crate) fn run_keys(command: &KeysCommand) -> Result<ExitCode, Failure> {
     match command {
-        KeysCommand::Init(arguments) => {
-            report::print_root(&key_verbs::init(arguments, read_clock())?, output_format(arguments.sign.json))
-        }
+        KeysCommand::Init(arguments) => report::print_root(
+            &key_verbs::init_keys(arguments, read_clock())?,
+            output_format(arguments.sign.json),
+        ),
         KeysCommand::List(arguments) => verbs::list_keys(arguments),
         KeysCommand::New { directory, name, comment, json } => {
             verbs::new_keys(directory, name, comment.as_deref().unwrap_or(name), output_format(*json))
         }
         KeysCommand::Publish(arguments) => {
-            report::print_root(&key_verbs::publish(arguments)?, output_format(false))
+            report::print_root(&key_verbs::publish_draft(arguments)?, output_format(false))
         }
         KeysCommand::Revoke(arguments) => report::print_root(
-            &key_verbs::revoke(arguments, read_clock())?,
+            &key_verbs::revoke_keys(arguments, read_clock())?,
             output_format(arguments.sign.json),
         ),
         KeysCommand::Rotate(arguments) => report::print_root(
-            &key_verbs::rotate(arguments, read_clock())?,
+            &key_verbs::rotate_keys(arguments, read_clock())?,
             output_format(arguments.sign.json),
         ),
         KeysCommand::Sign(arguments) => {
-            Ok(report::print_signed(&arguments.file, key_verbs::sign(arguments)?))
+            Ok(report::print_signed(&arguments.file, key_verbs::sign_document(arguments)?))
         }
     }
 }

@@ -24,7 +24,7 @@ pub(super) struct ChunkPayloads {
 
 impl ChunkPayloads {
     /// With as many threads as this computer has processors.
-    pub(super) fn here() -> Self {
+    pub(super) fn with_processors() -> Self {
         Self { threads: std::thread::available_parallelism().map_or(1, usize::from) }
     }
 }
@@ -51,10 +51,10 @@ impl PayloadFormat for ChunkPayloads {
 
     fn objects(&self, index: &[u8]) -> Result<Vec<PayloadObject>, PayloadError> {
         let object = |object: ObjectReference| PayloadObject {
-            path: object.path(),
+            path: object.repository_path(),
             file: FileReference { bytes: object.bytes.into(), sha256: object.sha256 },
         };
-        Ok(PayloadIndex::parse(index)?.objects().map(object).collect())
+        Ok(PayloadIndex::parse(index)?.named_objects().map(object).collect())
     }
 
     fn prove(&self, repository: &Path, manifest: &Manifest, index: &[u8]) -> Result<(), PayloadError> {
@@ -65,7 +65,7 @@ impl PayloadFormat for ChunkPayloads {
         }
         // Putting the root together ends with its root hash, which is the proof. Not in the repository: who proves
         // a mirror may have no right to write it.
-        release.rebuild(repository, &std::env::temp_dir(), self.threads)?;
+        release.rebuild_root(repository, &std::env::temp_dir(), self.threads)?;
         Ok(())
     }
 }
@@ -101,35 +101,36 @@ mod tests {
         let site = Site::new();
         let images = ["1.0.0", "1.1.0"].map(|text| site.build(text, text.as_bytes(), RELEASE));
         for image in &images {
-            site.publish_with(image, &ChunkPayloads::here()).unwrap();
+            site.publish_with(image, &ChunkPayloads::with_processors()).unwrap();
         }
 
-        let report = site.verify_with(&ChunkPayloads::here());
+        let report = site.verify_with(&ChunkPayloads::with_processors());
 
         assert_eq!(report.findings, []);
         assert!(report.objects >= 4, "chunks and block lists of two releases, but {}", report.objects);
-        let index = fs::read(site.repository.path("release/1.1.0/index")).unwrap();
-        for object in ChunkPayloads::here().objects(&index).unwrap() {
-            let path = site.repository.path(&object.path);
+        let index = fs::read(site.repository.file_path("release/1.1.0/index")).unwrap();
+        for object in ChunkPayloads::with_processors().objects(&index).unwrap() {
+            let path = site.repository.file_path(&object.path);
             let whole = fs::read(&path).unwrap();
             fs::write(&path, &whole[1..]).unwrap();
-            assert!(!site.verify_with(&ChunkPayloads::here()).is_sound(), "{}", object.path);
+            assert!(!site.verify_with(&ChunkPayloads::with_processors()).is_sound(), "{}", object.path);
             fs::write(&path, whole).unwrap();
         }
         assert_eq!(site.offered(), ["1.0.0", "1.1.0"]);
-        assert!(site.repository.versions().unwrap().contains(&version("1.1.0")));
+        assert!(site.repository.list_versions().unwrap().contains(&version("1.1.0")));
     }
 
     #[test]
     fn objects_that_are_sound_but_give_another_root_are_found_out() {
         let site = Site::new();
         let (one, other) = (site.build("1.0.0", b"one", RELEASE), site.build("1.1.0", b"other", RELEASE));
-        site.publish_with(&one, &ChunkPayloads::here()).unwrap();
-        site.publish_with(&other, &ChunkPayloads::here()).unwrap();
-        let index = fs::read(site.repository.path("release/1.0.0/index")).unwrap();
+        site.publish_with(&one, &ChunkPayloads::with_processors()).unwrap();
+        site.publish_with(&other, &ChunkPayloads::with_processors()).unwrap();
+        let index = fs::read(site.repository.file_path("release/1.0.0/index")).unwrap();
         let manifest = site.manifest("1.1.0");
 
-        let refused = ChunkPayloads::here().prove(site.repository.folder(), &manifest, &index).unwrap_err();
+        let refused =
+            ChunkPayloads::with_processors().prove(site.repository.folder(), &manifest, &index).unwrap_err();
 
         assert_eq!(refused.to_string(), "the index is of another root than the manifest");
     }

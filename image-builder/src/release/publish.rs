@@ -66,11 +66,11 @@ pub(super) fn publish_image(
     order: &PublishOrder<'_>,
     format: &dyn PayloadFormat,
 ) -> Result<PublishedRelease, PublishError> {
-    let _lock = publisher.repository.lock()?;
+    let _lock = publisher.repository.lock_repository()?;
     let image = FinishedImage::read(order.image, publisher)?;
     let version = image.manifest.version.clone();
     // Before hours of compression: a channel that cannot be changed is found out now.
-    sign_offer(publisher, order, image.stored(FileReference::of(b"")))?;
+    sign_offer(publisher, order, image.stored_release(FileReference::of_bytes(b"")))?;
     let known = is_known(publisher, &image)?;
     let (index, payload) = if known {
         (stored::read_file(publisher.repository, &paths::index(&version), MAX_FILE, &version)?, None)
@@ -78,11 +78,11 @@ pub(super) fn publish_image(
         let payload = write_payload(publisher, order, &image, format)?;
         (payload.index, Some(payload.summary))
     };
-    let offer = sign_offer(publisher, order, image.stored(FileReference::of(&index)))?;
+    let offer = sign_offer(publisher, order, image.stored_release(FileReference::of_bytes(&index)))?;
     let (channel, envelope) =
         offer.map_or((None, None), |(channel, envelope)| (Some(channel), Some(envelope)));
-    let files = if known { Vec::new() } else { image.files(index, order.recipe.clone()) };
-    let offered = order.channel.zip(envelope).map(|(name, bytes)| (paths::channel(name), bytes));
+    let files = if known { Vec::new() } else { image.release_files(index, order.recipe.clone()) };
+    let offered = order.channel.zip(envelope).map(|(name, bytes)| (paths::channel_path(name), bytes));
     apply_steps(publisher, &plan_steps(files, offered))?;
     Ok(PublishedRelease { version, known, payload, channel })
 }
@@ -125,7 +125,7 @@ fn sign_offer(
 /// what they saw, and a release never changes.
 fn is_known(publisher: &Publisher<'_>, image: &FinishedImage) -> Result<bool, PublishError> {
     let version = &image.manifest.version;
-    match publisher.repository.read_bounded(&paths::manifest(version), MAX_ENVELOPE)? {
+    match publisher.repository.read_bounded(&paths::manifest_path(version), MAX_ENVELOPE)? {
         None => Ok(false),
         Some(envelope) if envelope == image.envelope => Ok(true),
         Some(_) => Err(PublishError::Exists { version: version.clone() }),
@@ -140,12 +140,12 @@ fn write_payload(
 ) -> Result<super::objects::OrderedPayload, PublishError> {
     let Publisher { repository, chain, .. } = publisher;
     let mut bases = Vec::new();
-    for version in repository.versions()?.iter().rev() {
+    for version in repository.list_versions()?.iter().rev() {
         // Machines go forward, and a release that nobody may install any more is nobody's base.
         if bases.len() == order.patch_bases {
             break;
         }
-        let Ok(manifest) = stored::read_manifest(repository, chain.newest(), version) else { continue };
+        let Ok(manifest) = stored::read_manifest(repository, chain.newest_root(), version) else { continue };
         if manifest.name != image.manifest.name || manifest.version >= image.manifest.version {
             continue;
         }
@@ -179,7 +179,7 @@ impl FinishedImage {
             fs::read(&path).map_err(|source| PublishError::Image { path, source })
         };
         let envelope = read("manifest")?;
-        let manifest = publisher.chain.newest().open_manifest(&envelope);
+        let manifest = publisher.chain.newest_root().open_manifest(&envelope);
         let manifest = manifest.map_err(|source| PublishError::Manifest { source })?;
         let disk = folder.join("disk.raw");
         let offset = find_root(&disk)?;
@@ -187,25 +187,25 @@ impl FinishedImage {
         Ok(Self { manifest, envelope, sbom, lock, disk, offset })
     }
 
-    fn stored(&self, index: FileReference) -> StoredRelease {
+    fn stored_release(&self, index: FileReference) -> StoredRelease {
         StoredRelease {
             image: self.manifest.name.clone(),
             architecture: self.manifest.architecture.clone(),
             version: self.manifest.version.clone(),
             security_epoch: self.manifest.security_epoch,
-            manifest: FileReference::of(&self.envelope),
+            manifest: FileReference::of_bytes(&self.envelope),
             index,
-            sbom: FileReference::of(&self.sbom),
+            sbom: FileReference::of_bytes(&self.sbom),
         }
     }
 
     /// The files of the release, the manifest last: a folder with a manifest is a whole release.
-    fn files(self, index: Vec<u8>, recipe: Option<String>) -> Vec<(String, Vec<u8>)> {
+    fn release_files(self, index: Vec<u8>, recipe: Option<String>) -> Vec<(String, Vec<u8>)> {
         let version = &self.manifest.version;
-        let mut files = vec![(paths::sbom(version), self.sbom), (lock_path(version), self.lock)];
+        let mut files = vec![(paths::sbom_path(version), self.sbom), (lock_path(version), self.lock)];
         files.extend(recipe.map(|recipe| (recipe_path(version), recipe.into_bytes())));
         files.push((paths::index(version), index));
-        files.push((paths::manifest(version), self.envelope));
+        files.push((paths::manifest_path(version), self.envelope));
         files
     }
 }
@@ -218,7 +218,7 @@ fn find_root(disk: &Path) -> Result<u64, PublishError> {
     let table =
         table::read(&image).map_err(|source| PublishError::Table { path: disk.to_owned(), source })?;
     let missing = || failed(io::Error::other(format!("it has no partition {label}")));
-    Ok(table.find_label(label).ok_or_else(missing)?.offset().get())
+    Ok(table.find_label(label).ok_or_else(missing)?.byte_offset().get())
 }
 
 /// Why a release was not published.

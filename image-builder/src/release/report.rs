@@ -12,8 +12,8 @@ use serde::Serialize;
 use super::Failure;
 use super::key_verbs::WrittenRoot;
 use super::publish::PublishedRelease;
-use crate::printable::printable_lines;
 use crate::progress::OutputFormat;
+use error_text::printable::printable_lines;
 
 /// Who reads the output.
 pub(super) const fn output_format(json: bool) -> OutputFormat {

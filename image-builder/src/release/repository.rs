@@ -33,7 +33,7 @@ pub(super) struct PublisherLock {
 
 impl Repository {
     /// The repository in a folder that exists, or will.
-    pub(super) fn at(folder: &Path) -> Self {
+    pub(super) fn at_folder(folder: &Path) -> Self {
         Self { folder: folder.to_owned() }
     }
 
@@ -43,14 +43,14 @@ impl Repository {
     }
 
     /// A file of it.
-    pub(super) fn path(&self, relative: &str) -> PathBuf {
+    pub(super) fn file_path(&self, relative: &str) -> PathBuf {
         self.folder.join(relative)
     }
 
     /// Waits for nobody: two publishers at once are a mistake of whoever planned them, and the second one's
     /// change would have been made without knowing the first one's.
-    pub(super) fn lock(&self) -> Result<PublisherLock, RepositoryError> {
-        let path = self.path(LOCK_FILE);
+    pub(super) fn lock_repository(&self) -> Result<PublisherLock, RepositoryError> {
+        let path = self.file_path(LOCK_FILE);
         let failed = |source| RepositoryError::Write { path: path.clone(), source };
         fs::create_dir_all(&self.folder).map_err(failed)?;
         let file = File::options().create(true).append(true).open(&path).map_err(failed)?;
@@ -69,7 +69,7 @@ impl Repository {
         relative: &str,
         limit: usize,
     ) -> Result<Option<Vec<u8>>, RepositoryError> {
-        let path = self.path(relative);
+        let path = self.file_path(relative);
         let failed = |source| RepositoryError::Read { path: path.clone(), source };
         let file = match File::open(&path) {
             Ok(file) => file,
@@ -83,7 +83,7 @@ impl Repository {
 
     /// Puts a file in its place at once, over what was there.
     pub(super) fn write_file(&self, relative: &str, bytes: &[u8]) -> Result<(), RepositoryError> {
-        let path = self.path(relative);
+        let path = self.file_path(relative);
         replace_file(&path, bytes).map_err(|source| RepositoryError::Write { path, source })
     }
 
@@ -96,22 +96,22 @@ impl Repository {
     }
 
     /// The versions of which there is a manifest: it is written last of a release's files.
-    pub(super) fn versions(&self) -> Result<Vec<Version>, RepositoryError> {
-        let finished = |name: &String| self.path(&format!("release/{name}/manifest")).exists();
-        let names = self.names("release")?.into_iter().filter(finished);
+    pub(super) fn list_versions(&self) -> Result<Vec<Version>, RepositoryError> {
+        let finished = |name: &String| self.file_path(&format!("release/{name}/manifest")).exists();
+        let names = self.list_names("release")?.into_iter().filter(finished);
         let mut versions: Vec<Version> = names.filter_map(|name| name.parse().ok()).collect();
         versions.sort();
         Ok(versions)
     }
 
     /// The channels.
-    pub(super) fn channels(&self) -> Result<Vec<ChannelName>, RepositoryError> {
-        Ok(self.names("channel")?.into_iter().filter_map(|name| name.parse().ok()).collect())
+    pub(super) fn list_channels(&self) -> Result<Vec<ChannelName>, RepositoryError> {
+        Ok(self.list_names("channel")?.into_iter().filter_map(|name| name.parse().ok()).collect())
     }
 
     /// The names in one of its folders, sorted; none, if there is no such folder.
-    pub(super) fn names(&self, relative: &str) -> Result<Vec<String>, RepositoryError> {
-        let path = self.path(relative);
+    pub(super) fn list_names(&self, relative: &str) -> Result<Vec<String>, RepositoryError> {
+        let path = self.file_path(relative);
         let failed = |source| RepositoryError::Read { path: path.clone(), source };
         let entries = match fs::read_dir(&path) {
             Ok(entries) => entries,
@@ -128,7 +128,7 @@ impl Repository {
 
     /// Removes a file; one that is gone already is fine.
     pub(super) fn remove_file(&self, relative: &str) -> Result<(), RepositoryError> {
-        let path = self.path(relative);
+        let path = self.file_path(relative);
         match fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 Err(RepositoryError::Write { path, source: error })
@@ -171,21 +171,21 @@ mod tests {
     #[test]
     fn two_publishers_do_not_work_at_once() {
         let folder = tempfile::tempdir().unwrap();
-        let repository = Repository::at(folder.path());
-        let first = repository.lock().unwrap();
+        let repository = Repository::at_folder(folder.path());
+        let first = repository.lock_repository().unwrap();
 
-        assert!(matches!(repository.lock(), Err(RepositoryError::Busy { .. })));
+        assert!(matches!(repository.lock_repository(), Err(RepositoryError::Busy { .. })));
 
         drop(first);
-        assert!(repository.lock().is_ok());
+        assert!(repository.lock_repository().is_ok());
     }
 
     #[test]
     fn a_file_is_replaced_whole_and_a_server_may_read_it() {
         let folder = tempfile::tempdir().unwrap();
-        let repository = Repository::at(folder.path());
+        let repository = Repository::at_folder(folder.path());
         repository.write_file("channel/stable", b"old").unwrap();
-        let open = File::open(repository.path("channel/stable")).unwrap();
+        let open = File::open(repository.file_path("channel/stable")).unwrap();
 
         repository.write_file("channel/stable", b"newer").unwrap();
 
@@ -198,8 +198,8 @@ mod tests {
             Err(RepositoryError::TooLarge { .. })
         ));
         assert_eq!(repository.read_bounded("channel/none", 4).unwrap(), None);
-        let mode = fs::metadata(repository.path("channel/stable")).unwrap().permissions().mode();
+        let mode = fs::metadata(repository.file_path("channel/stable")).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o644);
-        assert_eq!(repository.names("channel").unwrap(), ["stable"]);
+        assert_eq!(repository.list_names("channel").unwrap(), ["stable"]);
     }
 }

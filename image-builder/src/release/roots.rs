@@ -19,9 +19,9 @@ pub(super) struct RootChain {
 impl RootChain {
     /// Reads and verifies the chain.
     pub(super) fn read(repository: &Repository) -> Result<Self, ReadRootsError> {
-        let fetch = |number: u64| repository.read_bounded(&paths::root(number), MAX_ENVELOPE);
+        let fetch = |number: u64| repository.read_bounded(&paths::root_path(number), MAX_ENVELOPE);
         let missing = || ReadRootsError::None { folder: repository.folder().display().to_string() };
-        let mut newest = TrustedRoot::anchor(&fetch(1)?.ok_or_else(missing)?)?;
+        let mut newest = TrustedRoot::anchor_chain(&fetch(1)?.ok_or_else(missing)?)?;
         let mut earlier = Vec::new();
         while let Some(envelope) = fetch(newest.number() + 1)? {
             let number = newest.number() + 1;
@@ -32,7 +32,7 @@ impl RootChain {
     }
 
     /// The one that counts now.
-    pub(super) fn newest(&self) -> &TrustedRoot {
+    pub(super) fn newest_root(&self) -> &TrustedRoot {
         &self.newest
     }
 

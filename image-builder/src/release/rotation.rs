@@ -52,7 +52,7 @@ pub(super) fn next_root(
     }
     for (role, key) in wish.add {
         let keys = role_mut(&mut next.roles, role);
-        if keys.known().unwrap_or_default().iter().all(|known| known.key_id() != key.key_id()) {
+        if keys.known_keys().unwrap_or_default().iter().all(|known| known.key_id() != key.key_id()) {
             keys.keys.push(key.to_text().trim_end().to_owned());
         }
     }
@@ -84,7 +84,7 @@ fn remove_key(next: &mut RootMetadata, role: Option<Role>, id: KeyId) -> Result<
 }
 
 fn check_root_keys(next: &RootMetadata) -> Result<(), RotateError> {
-    let of = |role| next.role(role).known().unwrap_or_default();
+    let of = |role| next.role_keys(role).known_keys().unwrap_or_default();
     for role in [Role::Channel, Role::Release] {
         let shared =
             of(role).into_iter().find(|key| of(Role::Root).iter().any(|root| root.key_id() == key.key_id()));
@@ -151,7 +151,7 @@ mod tests {
 
     #[test]
     fn a_lost_release_key_is_replaced_and_machines_follow() {
-        let trusted = TrustedRoot::anchor(&signed(&first(), &[1, 2])).unwrap();
+        let trusted = TrustedRoot::anchor_chain(&signed(&first(), &[1, 2])).unwrap();
         let wish = RotationWish {
             add: vec![(Role::Release, public(31))],
             remove: vec![(Some(Role::Release), public(30).key_id())],
@@ -162,7 +162,7 @@ mod tests {
 
         let trusted = trusted.next(&signed(&second, &[1, 2])).unwrap();
         assert_eq!((trusted.number(), trusted.metadata().expires), (2, NOW.saturating_add(YEAR)));
-        assert_eq!(trusted.metadata().role(Role::Release).known().unwrap(), [public(31)]);
+        assert_eq!(trusted.metadata().role_keys(Role::Release).known_keys().unwrap(), [public(31)]);
     }
 
     #[test]
@@ -172,7 +172,7 @@ mod tests {
 
         let second = next_root(&first(), wish(vec![(None, public(1).key_id())]), NOW, YEAR).unwrap();
 
-        assert_eq!(second.role(Role::Root).known().unwrap(), [public(2), public(3)]);
+        assert_eq!(second.role_keys(Role::Root).known_keys().unwrap(), [public(2), public(3)]);
         let unknown = next_root(&first(), wish(vec![(None, public(9).key_id())]), NOW, YEAR).unwrap_err();
         assert!(matches!(unknown, RotateError::UnknownKey { role: "any", .. }));
     }

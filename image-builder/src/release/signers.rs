@@ -29,22 +29,22 @@ impl Signers {
     }
 
     /// All of them.
-    pub(super) fn all(&self) -> Vec<SecretKey> {
+    pub(super) fn all_keys(&self) -> Vec<SecretKey> {
         self.keys.iter().map(|(_, key)| key.clone()).collect()
     }
 
     /// Those that may sign for a role.
     pub(super) fn of_role(&self, root: &RootMetadata, role: Role) -> Vec<SecretKey> {
-        self.select(root, role).map(|(_, key)| key.clone()).collect()
+        self.select_keys(root, role).map(|(_, key)| key.clone()).collect()
     }
 
     /// The files of those that may sign for a role.
     pub(super) fn paths_of_role(&self, root: &RootMetadata, role: Role) -> Vec<PathBuf> {
-        self.select(root, role).map(|(path, _)| path.clone()).collect()
+        self.select_keys(root, role).map(|(path, _)| path.clone()).collect()
     }
 
-    fn select(&self, root: &RootMetadata, role: Role) -> impl Iterator<Item = &(PathBuf, SecretKey)> {
-        let known = root.role(role).known().unwrap_or_default();
+    fn select_keys(&self, root: &RootMetadata, role: Role) -> impl Iterator<Item = &(PathBuf, SecretKey)> {
+        let known = root.role_keys(role).known_keys().unwrap_or_default();
         let may = move |key: &SecretKey| known.iter().any(|public| public.key_id() == key_id(key));
         self.keys.iter().filter(move |(_, key)| may(key))
     }
@@ -54,18 +54,18 @@ impl Signers {
         let mut given: Vec<KeyId> = self.of_role(root, role).iter().map(key_id).collect();
         given.sort();
         given.dedup();
-        let needed = root.role(role).threshold;
+        let needed = root.role_keys(role).threshold;
         if given.len() >= needed {
             return Ok(());
         }
-        let known = root.role(role).known().unwrap_or_default();
+        let known = root.role_keys(role).known_keys().unwrap_or_default();
         let keys = known.iter().map(|key| format!("{} {}", key.key_id(), key.comment()).trim().to_owned());
         let (number, given, keys) = (root.number, given.len(), keys.collect());
         Err(TooFewSigners { role: role.name(), number, needed, given, keys })
     }
 
     /// Signs for a role, with all keys that may.
-    pub(super) fn sign<T: SignedPayload>(
+    pub(super) fn sign_payload<T: SignedPayload>(
         &self,
         root: &RootMetadata,
         role: Role,

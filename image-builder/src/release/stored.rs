@@ -32,7 +32,7 @@ pub(super) fn read_manifest(
     root: &TrustedRoot,
     version: &Version,
 ) -> Result<Verified<Manifest>, StoredReleaseError> {
-    let envelope = read_file(repository, &paths::manifest(version), MAX_ENVELOPE, version)?;
+    let envelope = read_file(repository, &paths::manifest_path(version), MAX_ENVELOPE, version)?;
     let manifest = root.open_manifest(&envelope);
     let manifest =
         manifest.map_err(|source| StoredReleaseError::Open { version: version.clone(), source })?;
@@ -51,16 +51,16 @@ pub(super) fn read_release(
 ) -> Result<StoredRelease, StoredReleaseError> {
     let manifest = read_manifest(repository, root, version)?;
     let reference = |relative: String, limit| {
-        read_file(repository, &relative, limit, version).map(|bytes| FileReference::of(&bytes))
+        read_file(repository, &relative, limit, version).map(|bytes| FileReference::of_bytes(&bytes))
     };
     Ok(StoredRelease {
         image: manifest.name.clone(),
         architecture: manifest.architecture.clone(),
         version: version.clone(),
         security_epoch: manifest.security_epoch,
-        manifest: reference(paths::manifest(version), MAX_ENVELOPE)?,
+        manifest: reference(paths::manifest_path(version), MAX_ENVELOPE)?,
         index: reference(paths::index(version), MAX_FILE)?,
-        sbom: reference(paths::sbom(version), MAX_FILE)?,
+        sbom: reference(paths::sbom_path(version), MAX_FILE)?,
     })
 }
 

@@ -47,7 +47,7 @@ pub(super) fn read_terms(offer: &OfferArguments, now: UnixTime) -> Result<OfferT
 
 /// Publishes an image that was built before.
 pub(super) fn add_release(arguments: &AddArguments) -> Result<ExitCode, Failure> {
-    let repository = Repository::at(&arguments.repository);
+    let repository = Repository::at_folder(&arguments.repository);
     let (chain, signers) = (RootChain::read(&repository)?, Signers::read_files(&arguments.keys)?);
     let (now, lifetime) = (read_clock(), read_lifetime(&arguments.expires)?);
     let publisher = Publisher { repository: &repository, chain: &chain, signers: &signers, now, lifetime };
@@ -58,7 +58,7 @@ pub(super) fn add_release(arguments: &AddArguments) -> Result<ExitCode, Failure>
         patch_bases: arguments.patch_bases,
         recipe: None,
     };
-    let published = publish_image(&publisher, &order, &ChunkPayloads::here())?;
+    let published = publish_image(&publisher, &order, &ChunkPayloads::with_processors())?;
     print_result(&published, output_format(arguments.json), || {
         describe_published(&published, &arguments.repository)
     })
@@ -81,8 +81,8 @@ fn change_channels(
     change: &ChannelChange,
     sign: &SignArguments,
 ) -> Result<ExitCode, Failure> {
-    let repository = Repository::at(folder);
-    let _lock = repository.lock()?;
+    let repository = Repository::at_folder(folder);
+    let _lock = repository.lock_repository()?;
     let (chain, signers) = (RootChain::read(&repository)?, Signers::read_files(&sign.keys)?);
     let (now, lifetime) = (read_clock(), read_lifetime(&sign.expires)?);
     let publisher = Publisher { repository: &repository, chain: &chain, signers: &signers, now, lifetime };
@@ -99,19 +99,19 @@ fn change_channels(
 /// Offers a release that the repository has.
 pub(super) fn promote_release(arguments: &PromoteArguments) -> Result<ExitCode, Failure> {
     let PromoteArguments { release: version, channel: name, offer, sign, .. } = arguments;
-    let repository = Repository::at(&arguments.repository);
-    let _lock = repository.lock()?;
+    let repository = Repository::at_folder(&arguments.repository);
+    let _lock = repository.lock_repository()?;
     let (chain, signers) = (RootChain::read(&repository)?, Signers::read_files(&sign.keys)?);
     let (now, lifetime) = (read_clock(), read_lifetime(&sign.expires)?);
     let publisher = Publisher { repository: &repository, chain: &chain, signers: &signers, now, lifetime };
-    let release = read_release(&repository, chain.newest(), version)?;
+    let release = read_release(&repository, chain.newest_root(), version)?;
     let mut terms = read_terms(offer, now)?;
     keep_terms(&repository, &chain, version, &mut terms)?;
     let channel = read_channel(&repository, &chain, name)?.unwrap_or_else(|| empty_channel(name, &release));
     let change = ChannelChange::Promote { release: Box::new(release), terms };
     let (changed, envelope) = publisher.sign_change(channel, change)?;
     repository.sync_all()?;
-    repository.write_file(&paths::channel(name), &envelope)?;
+    repository.write_file(&paths::channel_path(name), &envelope)?;
     print_result(&changed, output_format(sign.json), || {
         format!("release {version} is offered on channel {name}, {}", describe_validity(&changed))
     })
@@ -125,7 +125,7 @@ fn keep_terms(
     terms: &mut OfferTerms,
 ) -> Result<(), Failure> {
     for channel in read_channels(repository, chain)? {
-        if let Some(known) = channel.release(version) {
+        if let Some(known) = channel.find_release(version) {
             terms.least_agent = terms.least_agent.take().or_else(|| known.least_agent.clone());
             terms.least_free_bytes = terms.least_free_bytes.max(known.least_free_bytes);
         }
@@ -149,9 +149,9 @@ pub(super) fn withdraw_release(arguments: &WithdrawArguments) -> Result<ExitCode
     let names = if let Some(name) = &arguments.channel {
         vec![name.clone()]
     } else {
-        let repository = Repository::at(&arguments.repository);
+        let repository = Repository::at_folder(&arguments.repository);
         let channels = read_channels(&repository, &RootChain::read(&repository)?)?;
-        let offering = channels.into_iter().filter(|channel| channel.release(version).is_some());
+        let offering = channels.into_iter().filter(|channel| channel.find_release(version).is_some());
         offering.map(|channel| channel.channel).collect()
     };
     if names.is_empty() {
@@ -167,7 +167,7 @@ pub(super) fn withdraw_release(arguments: &WithdrawArguments) -> Result<ExitCode
 pub(super) fn renew_channels(arguments: &RenewArguments) -> Result<ExitCode, Failure> {
     let names = match &arguments.channel {
         Some(name) => vec![name.clone()],
-        None => Repository::at(&arguments.repository).channels()?,
+        None => Repository::at_folder(&arguments.repository).list_channels()?,
     };
     let change = ChannelChange::Renew { counter: arguments.counter.unwrap_or_default() };
     change_channels(&arguments.repository, &names, &change, &arguments.sign)
@@ -175,32 +175,32 @@ pub(super) fn renew_channels(arguments: &RenewArguments) -> Result<ExitCode, Fai
 
 /// Says what a repository has.
 pub(super) fn list_repository(arguments: &ListArguments) -> Result<ExitCode, Failure> {
-    let listing = RepositoryListing::read(&Repository::at(&arguments.repository), read_clock())?;
+    let listing = RepositoryListing::read(&Repository::at_folder(&arguments.repository), read_clock())?;
     print_result(&listing, output_format(arguments.json), || listing.to_string())
 }
 
 /// Proves a repository.
 pub(super) fn verify_repository(arguments: &VerifyArguments) -> Result<ExitCode, Failure> {
-    let repository = Repository::at(&arguments.repository);
+    let repository = Repository::at_folder(&arguments.repository);
     let depth = if arguments.quick { VerifyDepth::Files } else { VerifyDepth::Roots };
-    let (format, interrupt) = (ChunkPayloads::here(), InterruptFlag::watch_signals()?);
+    let (format, interrupt) = (ChunkPayloads::with_processors(), InterruptFlag::watch_signals()?);
     let now = read_clock();
     let verifier = Verifier { repository: &repository, format: &format, interrupt: &interrupt, depth, now };
-    let report = verifier.verify();
+    let report = verifier.verify_repository();
     print_result(&report, output_format(arguments.json), || report.to_string())?;
     Ok(if report.is_sound() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Removes what no channel needs.
 pub(super) fn collect_garbage(arguments: &GcArguments) -> Result<ExitCode, Failure> {
-    let repository = Repository::at(&arguments.repository);
-    let _lock = repository.lock()?;
+    let repository = Repository::at_folder(&arguments.repository);
+    let _lock = repository.lock_repository()?;
     let chain = RootChain::read(&repository)?;
     let min_age =
         parse_delay(&arguments.min_age).ok_or("--min-age wants minutes, hours or days, such as 12h")?;
     #[expect(clippy::disallowed_methods, reason = "the ages of files are judged by the clock that made them")]
     let policy = CollectPolicy { keep: arguments.keep, min_age, now: SystemTime::now() };
-    let plan = plan_collection(&repository, &chain, &ChunkPayloads::here(), policy)?;
+    let plan = plan_collection(&repository, &chain, &ChunkPayloads::with_processors(), policy)?;
     if !arguments.dry_run {
         remove_files(&repository, &plan)?;
     }
@@ -214,8 +214,8 @@ pub(super) fn collect_garbage(arguments: &GcArguments) -> Result<ExitCode, Failu
 
 /// Says which packages differ.
 pub(super) fn compare_releases(arguments: &DiffArguments) -> Result<ExitCode, Failure> {
-    let repository = Repository::at(&arguments.repository);
-    let read = |version| read_file(&repository, &paths::sbom(version), MAX_FILE, version);
+    let repository = Repository::at_folder(&arguments.repository);
+    let read = |version| read_file(&repository, &paths::sbom_path(version), MAX_FILE, version);
     let (from, to) = (read(&arguments.from)?, read(&arguments.to)?);
     let differences =
         compare_bills(&from, &to).map_err(|error| format!("a bill of materials cannot be read: {error}"))?;
@@ -229,8 +229,8 @@ pub(super) fn compare_releases(arguments: &DiffArguments) -> Result<ExitCode, Fa
 
 /// Says which keys count.
 pub(super) fn list_keys(arguments: &ListArguments) -> Result<ExitCode, Failure> {
-    let chain = RootChain::read(&Repository::at(&arguments.repository))?;
-    let root = chain.newest().metadata();
+    let chain = RootChain::read(&Repository::at_folder(&arguments.repository))?;
+    let root = chain.newest_root().metadata();
     print_result(root, output_format(arguments.json), || describe_keys(root))
 }
 
@@ -254,5 +254,5 @@ pub(super) fn new_keys(
 
 /// The file of the newest root metadata: what an image is to trust.
 pub(super) fn newest_root_path(repository: &Repository, chain: &RootChain) -> PathBuf {
-    repository.path(&paths::root(chain.newest().number()))
+    repository.file_path(&paths::root_path(chain.newest_root().number()))
 }

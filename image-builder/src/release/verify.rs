@@ -94,7 +94,7 @@ impl VerifyReport {
         });
     }
 
-    fn fault(&mut self, subject: &str, error: &(dyn std::error::Error + 'static)) {
+    fn report_fault(&mut self, subject: &str, error: &(dyn std::error::Error + 'static)) {
         self.add(FindingLevel::Fault, subject, error_chain(error));
     }
 }
@@ -125,29 +125,29 @@ pub(super) struct Verifier<'a> {
 
 impl Verifier<'_> {
     /// Verifies all of it.
-    pub(super) fn verify(&self) -> VerifyReport {
+    pub(super) fn verify_repository(&self) -> VerifyReport {
         let mut report = VerifyReport::default();
         let chain = match RootChain::read(self.repository) {
             Ok(chain) => chain,
             Err(error) => {
-                report.fault("root", &error);
+                report.report_fault("root", &error);
                 return report;
             }
         };
-        let root = chain.newest().metadata();
+        let root = chain.newest_root().metadata();
         report.roots = root.number;
         self.warn_of_end(&mut report, &format!("root {}", root.number), root.expires, ROOT_WARNING);
         self.check_gap(&mut report, root.number);
-        match self.repository.channels() {
+        match self.repository.list_channels() {
             Ok(names) => names.iter().for_each(|name| self.verify_one(&mut report, &chain, name)),
-            Err(error) => report.fault("channel", &error),
+            Err(error) => report.report_fault("channel", &error),
         }
         report
     }
 
     /// A root behind a gap is one that no machine will find.
     fn check_gap(&self, report: &mut VerifyReport, newest: u64) {
-        let names = self.repository.names("root").unwrap_or_default();
+        let names = self.repository.list_names("root").unwrap_or_default();
         let beyond =
             names.iter().filter_map(|name| name.parse::<u64>().ok()).filter(|number| *number > newest);
         for number in beyond {
@@ -162,12 +162,12 @@ impl Verifier<'_> {
     fn verify_one(&self, report: &mut VerifyReport, chain: &RootChain, name: &ChannelName) {
         let subject = format!("channel {name}");
         report.channels.push(name.clone());
-        let envelope = match self.repository.read_bounded(&paths::channel(name), MAX_ENVELOPE) {
+        let envelope = match self.repository.read_bounded(&paths::channel_path(name), MAX_ENVELOPE) {
             Ok(envelope) => envelope.unwrap_or_default(),
-            Err(error) => return report.fault(&subject, &error),
+            Err(error) => return report.report_fault(&subject, &error),
         };
         let fresh = TrustState::default();
-        match verify_channel(&envelope, name, chain.newest(), &fresh, self.now) {
+        match verify_channel(&envelope, name, chain.newest_root(), &fresh, self.now) {
             Ok(accepted) => {
                 let channel = &accepted.metadata;
                 self.warn_of_end(report, &subject, channel.expires, CHANNEL_WARNING);
@@ -175,14 +175,14 @@ impl Verifier<'_> {
                     self.verify_release(report, chain, channel, release);
                 }
             }
-            Err(error) => report.fault(&subject, &error),
+            Err(error) => report.report_fault(&subject, &error),
         }
     }
 
     fn warn_of_end(&self, report: &mut VerifyReport, subject: &str, expires: UnixTime, before: Duration) {
         if expires < self.now {
             report.add(FindingLevel::Fault, subject, format!("it expired at {expires}"));
-        } else if self.now.until(expires) < before {
+        } else if self.now.duration_until(expires) < before {
             report.add(
                 FindingLevel::Warning,
                 subject,
@@ -200,7 +200,7 @@ impl Verifier<'_> {
     ) {
         let subject = format!("release {} of channel {}", release.version, channel.channel);
         let Some(manifest) = self.verify_manifest(report, chain, channel, release, &subject) else { return };
-        self.read_promised(report, &subject, &paths::sbom(&release.version), release.sbom);
+        self.read_promised(report, &subject, &paths::sbom_path(&release.version), release.sbom);
         let Some(index) =
             self.read_promised(report, &subject, &paths::index(&release.version), release.index)
         else {
@@ -212,13 +212,13 @@ impl Verifier<'_> {
         }
         let objects = match self.format.objects(&index) {
             Ok(objects) => objects,
-            Err(error) => return report.fault(&subject, error.as_ref()),
+            Err(error) => return report.report_fault(&subject, error.as_ref()),
         };
         // All are looked at, whatever the first ones are: one run names every fault.
         let sound = objects.iter().filter(|object| self.verify_object(report, &subject, object)).count();
         if sound == objects.len() && self.depth == VerifyDepth::Roots {
             let proven = self.format.prove(self.repository.folder(), &manifest, &index);
-            proven.unwrap_or_else(|error| report.fault(&subject, error.as_ref()));
+            proven.unwrap_or_else(|error| report.report_fault(&subject, error.as_ref()));
         }
     }
 
@@ -230,15 +230,16 @@ impl Verifier<'_> {
         release: &OfferedRelease,
         subject: &str,
     ) -> Option<Verified<Manifest>> {
-        let envelope = match self.repository.read_bounded(&paths::manifest(&release.version), MAX_ENVELOPE) {
-            Ok(envelope) => envelope.unwrap_or_default(),
-            Err(error) => {
-                report.fault(subject, &error);
-                return None;
-            }
-        };
-        let verified = verify_manifest(&envelope, release, channel, chain.newest());
-        verified.map_err(|error| report.fault(subject, &error)).ok()
+        let envelope =
+            match self.repository.read_bounded(&paths::manifest_path(&release.version), MAX_ENVELOPE) {
+                Ok(envelope) => envelope.unwrap_or_default(),
+                Err(error) => {
+                    report.report_fault(subject, &error);
+                    return None;
+                }
+            };
+        let verified = verify_manifest(&envelope, release, channel, chain.newest_root());
+        verified.map_err(|error| report.report_fault(subject, &error)).ok()
     }
 
     fn read_promised(
@@ -255,11 +256,11 @@ impl Verifier<'_> {
                 return None;
             }
             Err(error) => {
-                report.fault(subject, &error);
+                report.report_fault(subject, &error);
                 return None;
             }
         };
-        let checked = promised.check(&bytes);
+        let checked = promised.check_bytes(&bytes);
         checked
             .map_err(|error| report.add(FindingLevel::Fault, subject, format!("{relative}: {error}")))
             .ok()?;
@@ -275,7 +276,7 @@ impl Verifier<'_> {
         }
         let fault = match self.repository.read_bounded(&object.path, MAX_OBJECT) {
             Ok(None) => "it is missing".to_owned(),
-            Ok(Some(bytes)) => match object.file.check(&bytes) {
+            Ok(Some(bytes)) => match object.file.check_bytes(&bytes) {
                 Ok(()) => {
                     report.objects += 1;
                     report.bytes += object.file.bytes;

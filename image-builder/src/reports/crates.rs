@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 const LOCK: &str = include_str!("../../../Cargo.lock");
 
 /// A crate of the registry.
-#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub(crate) struct Crate {
     pub(crate) name: String,
     pub(crate) version: String,
@@ -22,10 +22,10 @@ pub(crate) struct Crate {
 
 /// A program of this workspace and all that it may be made of, sorted.
 pub(crate) fn of_program(name: &str) -> Vec<Crate> {
-    closure(&parse(LOCK), name)
+    dependency_closure(&parse_lock(LOCK), name)
 }
 
-fn closure(all: &[Crate], program: &str) -> Vec<Crate> {
+fn dependency_closure(all: &[Crate], program: &str) -> Vec<Crate> {
     let mut by_name: BTreeMap<&str, Vec<&Crate>> = BTreeMap::new();
     for known in all {
         by_name.entry(&known.name).or_default().push(known);
@@ -46,7 +46,7 @@ fn closure(all: &[Crate], program: &str) -> Vec<Crate> {
     found.into_iter().cloned().collect()
 }
 
-fn parse(lock: &str) -> Vec<Crate> {
+fn parse_lock(lock: &str) -> Vec<Crate> {
     lock.split("[[package]]\n").skip(1).map(parse_package).collect()
 }
 
@@ -54,17 +54,17 @@ fn parse_package(text: &str) -> Crate {
     let mut package = Crate::default();
     for line in text.lines() {
         match line.split_once(" = ") {
-            Some(("name", value)) => package.name = unquoted(value),
-            Some(("version", value)) => package.version = unquoted(value),
-            Some(("checksum", value)) => package.sha256 = Some(unquoted(value)),
-            None if line.starts_with(" \"") => package.dependencies.push(unquoted(line)),
+            Some(("name", value)) => package.name = strip_quotes(value),
+            Some(("version", value)) => package.version = strip_quotes(value),
+            Some(("checksum", value)) => package.sha256 = Some(strip_quotes(value)),
+            None if line.starts_with(" \"") => package.dependencies.push(strip_quotes(line)),
             _ => {}
         }
     }
     package
 }
 
-fn unquoted(text: &str) -> String {
+fn strip_quotes(text: &str) -> String {
     text.trim().trim_end_matches(',').trim_matches('"').to_owned()
 }
 
@@ -90,7 +90,7 @@ mod tests {
         let lock = "version = 4\n\n[[package]]\nname = \"a\"\nversion = \"1.0.0\"\ndependencies = [\n \"b 2.0.0\",\n]\n\n\
             [[package]]\nname = \"b\"\nversion = \"1.0.0\"\n\n[[package]]\nname = \"b\"\nversion = \"2.0.0\"\nchecksum = \"00\"\n";
 
-        let names: Vec<String> = closure(&parse(lock), "a")
+        let names: Vec<String> = dependency_closure(&parse_lock(lock), "a")
             .iter()
             .map(|known| format!("{} {}", known.name, known.version))
             .collect();

@@ -89,7 +89,7 @@ pub(crate) fn sbom_document(subject: &SbomSubject<'_>, contents: &Contents<'_>) 
 }
 
 /// What all entries say.
-fn part(id: &str, name: &str, version: &str, digest: Option<String>, url: &str) -> Value {
+fn sbom_part(id: &str, name: &str, version: &str, digest: Option<String>, url: &str) -> Value {
     let checksums: Vec<Value> =
         digest.into_iter().map(|digest| json!({ "algorithm": "SHA256", "checksumValue": digest })).collect();
     json!({
@@ -118,7 +118,7 @@ fn boot_loader(package: &LockedPackage) -> Value {
     let LockedPackage { name, version, architecture, sha256, .. } = package;
     let url = debian_url(name, version, architecture);
     let id = spdx_id("boot", name);
-    let mut value = part(&id, name, version, Some(sha256.to_string()), &url);
+    let mut value = sbom_part(&id, name, version, Some(sha256.to_string()), &url);
     value["supplier"] = json!("Organization: Debian");
     value["comment"] =
         json!("its boot loaders are on the EFI system partition or in the BIOS boot partition");
@@ -131,14 +131,14 @@ fn rust_crate(known: &Crate, agent: Option<Sha256>) -> Value {
     let program = agent.filter(|_| name == AGENT).map(|digest| digest.to_string());
     let url = format!("pkg:cargo/{}@{}", percent_encode(name), percent_encode(version));
     let id = spdx_id("cargo", &format!("{name}-{version}"));
-    part(&id, name, version, program.or_else(|| sha256.clone()), &url)
+    sbom_part(&id, name, version, program.or_else(|| sha256.clone()), &url)
 }
 
 fn package_entry(package: &InstalledPackage, locked: &[LockedPackage]) -> Value {
     let InstalledPackage { name, version, architecture, source, homepage, .. } = package;
     let digest = locked.iter().find(|locked| locked.name == *name).map(|locked| locked.sha256.to_string());
     let url = debian_url(name, version, architecture);
-    let mut value = part(&spdx_id("deb", name), name, version, digest, &url);
+    let mut value = sbom_part(&spdx_id("deb", name), name, version, digest, &url);
     value["supplier"] = json!("Organization: Debian");
     if let Some(homepage) = homepage {
         value["homepage"] = json!(homepage);

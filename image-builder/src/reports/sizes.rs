@@ -33,9 +33,9 @@ pub(crate) fn measure_sizes(tree: &RootTree, database: &DpkgDatabase, kept: &BTr
             .map_or(UNOWNED, String::as_str);
         let folder: Vec<&str> = path.split('/').take(3).collect();
         let folder = folder[..folder.len().saturating_sub(1).max(1)].join("/");
-        *packages.entry(owner.to_owned()).or_default() += content.size();
-        *folders.entry(format!("/{folder}")).or_default() += content.size();
-        total += content.size();
+        *packages.entry(owner.to_owned()).or_default() += content.content_size();
+        *folders.entry(format!("/{folder}")).or_default() += content.content_size();
+        total += content.content_size();
     }
     SizeReport { total, packages: largest_first(packages), folders: largest_first(folders) }
 }

@@ -233,7 +233,7 @@ pub(crate) fn move_var(tree: &mut RootTree) {
 }
 
 /// Why a tree has not exactly one kernel.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum KernelError {
     #[error(
         "the packages brought no kernel: name one in `kernel.package`, for example linux-image-cloud-amd64"

@@ -32,7 +32,7 @@ pub(crate) fn measure_tree(tree: &RootTree) -> FileSystemExtent {
         inodes += u64::from(!matches!(entry.kind, EntryKind::HardLink(_)));
         blocks += match &entry.kind {
             EntryKind::File(content) => {
-                let data = content.size().div_ceil(BLOCK);
+                let data = content.content_size().div_ceil(BLOCK);
                 // An extent covers 32768 blocks; four fit in the inode, more need a block of their own.
                 data + u64::from(data > 4 * GROUP)
             }

@@ -43,7 +43,7 @@ fn uncompress_below(
         let kind = match &entry.kind {
             EntryKind::File(_) => {
                 let failed = |source| UncompressError { path: path.clone(), source };
-                let bytes = uncompress(path, &tree.read(path).map_err(failed)?).map_err(failed)?;
+                let bytes = uncompress_file(path, &tree.read(path).map_err(failed)?).map_err(failed)?;
                 TreeEntry::file(bytes, 0).kind
             }
             // Links among firmware name their targets with the ending.
@@ -67,7 +67,7 @@ fn without_ending(path: &str) -> Option<&str> {
 }
 
 /// The content of a file by the ending of its name; another ending means none was put on.
-pub(crate) fn uncompress(path: &str, bytes: &[u8]) -> io::Result<Vec<u8>> {
+pub(crate) fn uncompress_file(path: &str, bytes: &[u8]) -> io::Result<Vec<u8>> {
     let mut plain = Vec::new();
     match path.rsplit('.').next() {
         Some("xz") => {

@@ -45,7 +45,7 @@ type Entry<'a> = (&'a [u8], &'a [(u32, &'a str)]);
 
 /// Writes a node and, behind it, its children; returns its offset. The names are the rest behind the prefix.
 fn write_node(into: &mut Vec<u8>, prefix: &[u8], entries: &[Entry<'_>]) -> u32 {
-    let mut offset = position(into);
+    let mut offset = index_position(into);
     if !prefix.is_empty() {
         into.extend([prefix, b"\0"].concat());
         offset |= HAS_PREFIX;
@@ -78,7 +78,7 @@ fn write_node(into: &mut Vec<u8>, prefix: &[u8], entries: &[Entry<'_>]) -> u32 {
     offset
 }
 
-fn position(into: &[u8]) -> u32 {
+fn index_position(into: &[u8]) -> u32 {
     u32::try_from(into.len()).unwrap_or(u32::MAX)
 }
 

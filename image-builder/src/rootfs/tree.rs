@@ -23,7 +23,7 @@ pub(crate) enum FileContent {
 }
 
 impl FileContent {
-    pub(crate) fn size(&self) -> u64 {
+    pub(crate) fn content_size(&self) -> u64 {
         match self {
             Self::Bytes(bytes) => bytes.len() as u64,
             Self::HostFile { size, .. } | Self::Tar { size, .. } => *size,
@@ -245,7 +245,11 @@ impl RootTree {
                         )?;
                     }
                     _ => {
-                        writer.copy_content(&mut self.open_content(content)?, content.size(), &mut buffer)?;
+                        writer.copy_content(
+                            &mut self.open_content(content)?,
+                            content.content_size(),
+                            &mut buffer,
+                        )?;
                     }
                 }
             }
@@ -325,7 +329,7 @@ impl<W: Write> TarWriter<W> {
         let mut header = tar::Header::new_ustar();
         let (kind, link, size) = match &entry.kind {
             EntryKind::Directory => (tar::EntryType::Directory, None, 0),
-            EntryKind::File(content) => (tar::EntryType::Regular, None, content.size()),
+            EntryKind::File(content) => (tar::EntryType::Regular, None, content.content_size()),
             EntryKind::HardLink(target) => (tar::EntryType::Link, Some(target), 0),
             EntryKind::Symlink(target) => (tar::EntryType::Symlink, Some(target), 0),
         };

@@ -3,18 +3,24 @@
 //! Pure: layers of YAML in, a [`ImageSpec`] and diagnostics out. A layer later in the list overrides an
 //! earlier one's values and extends its lists. Invariant: an `ImageSpec` comes out only whole.
 
-use std::path::{Path, PathBuf};
+mod values;
+
+use std::path::PathBuf;
 
 use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
 use document::spelling;
 use document::yaml::{MappingEntry, Node, ScalarStyle, Value};
 use image_format::bytes::Bytes;
-use image_format::command_line::{CommandLine, ParseCommandLineError};
+use image_format::command_line::CommandLine;
 use image_format::version::Version;
 
 use super::{BootPackages, ContainerEngine, DebianSpec, ImageSpec, KernelSpec, ModulesSpec, PartitionSizes};
 use crate::artefact::ArtefactKind;
 use crate::rootfs::accounts::SystemAccount;
+use values::{
+    command_line, parse_absolute_path, parse_artefact, parse_engine, parse_epoch, parse_inner_path,
+    parse_package, parse_size, parse_unit, parse_url, parse_version, parse_word, resolve_path, uid_number,
+};
 
 /// One file of a spec.
 #[derive(Debug)]
@@ -199,7 +205,7 @@ impl SpecDraft {
     /// The whole command line: the last one that was given, and what all layers add to it.
     fn whole_command_line(&self, root: &Node, found: &mut Diagnostics) -> Option<CommandLine> {
         let first = self.command_line.clone().unwrap_or_default();
-        match self.extra_words.iter().try_fold(first, |line, more| line.append(more)) {
+        match self.extra_words.iter().try_fold(first, |line, more| line.append_line(more)) {
             Ok(line) => Some(line),
             Err(error) => {
                 let message = format!("`kernel.command_line` and `kernel.extra_words` together: {error}");
@@ -243,7 +249,7 @@ impl SpecDraft {
         let engine = self.engine.unwrap_or(ContainerEngine::None);
         let kernel_package = kernel_package?;
         let mut packages = self.packages;
-        packages.extend(engine.packages().iter().map(|name| (*name).to_owned()));
+        packages.extend(engine.engine_packages().iter().map(|name| (*name).to_owned()));
         packages.push(kernel_package.clone());
         // Their order must not change the image.
         packages.sort();
@@ -281,9 +287,16 @@ impl SpecDraft {
             },
             security_epoch: self.security_epoch.unwrap_or_default(),
             release_keys: self.release_keys,
-            formats: self.formats,
+            formats: distinct_kinds(self.formats),
         })
     }
+}
+
+/// Each kind once: a layer may ask for what another one asked for already, and a file is published by a move.
+fn distinct_kinds(mut kinds: Vec<ArtefactKind>) -> Vec<ArtefactKind> {
+    kinds.sort_by_key(|kind| kind.kind_name());
+    kinds.dedup();
+    kinds
 }
 
 /// Reads nodes and reports what they should have been.
@@ -411,120 +424,6 @@ impl NodeReader<'_> {
     }
 }
 
-fn parse_artefact(text: &str) -> Result<ArtefactKind, String> {
-    let names = || ArtefactKind::ALL.into_iter().map(ArtefactKind::name);
-    // The disk itself is there without being asked for.
-    match ArtefactKind::of_name(text) {
-        Some(kind) if kind.name() == "raw" => Err("disk.raw is always written".to_owned()),
-        Some(kind) => Ok(kind),
-        None => Err(match spelling::nearest_name(text, names()) {
-            Some(near) => format!("no format is called `{text}`; did you mean `{near}`?"),
-            None => {
-                format!("no format is called `{text}`; there are {}", names().collect::<Vec<_>>().join(", "))
-            }
-        }),
-    }
-}
-
-fn parse_word(text: &str) -> Result<String, String> {
-    let allowed = |c: char| c.is_ascii_alphanumeric() || "-_.+".contains(c);
-    // Some become names of folders, others words of a program's command line.
-    if !text.starts_with(|first: char| first.is_ascii_alphanumeric()) || !text.chars().all(allowed) {
-        return Err("letters, digits and `-_.+` only, a letter or digit first".to_owned());
-    }
-    Ok(text.to_owned())
-}
-
-fn parse_package(text: &str) -> Result<String, String> {
-    let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-.+".contains(c);
-    let begins = text.starts_with(|first: char| first.is_ascii_alphanumeric());
-    if text.len() < 2 || !begins || !text.chars().all(allowed) {
-        return Err("not the name of a Debian package: lower-case letters, digits and `-.+`".to_owned());
-    }
-    Ok(text.to_owned())
-}
-
-fn parse_unit(text: &str) -> Result<String, String> {
-    // systemd.unit(5), but for kinds that cannot be enabled.
-    const KINDS: [&str; 7] = ["automount", "mount", "path", "service", "socket", "target", "timer"];
-    match text.rsplit_once('.') {
-        Some((_, kind)) if KINDS.contains(&kind) => Ok(text.to_owned()),
-        _ => Err(format!("not the name of a unit: it ends in .{}", KINDS.join(", ."))),
-    }
-}
-
-fn parse_url(text: &str) -> Result<String, String> {
-    if ["http://", "https://", "file://"].iter().any(|scheme| text.starts_with(scheme)) && !text.contains(' ')
-    {
-        Ok(text.to_owned())
-    } else {
-        Err("not a URL that starts with http://, https:// or file://".to_owned())
-    }
-}
-
-fn command_line(text: &str) -> Result<CommandLine, String> {
-    text.parse().map_err(|error: ParseCommandLineError| error.to_string())
-}
-
-fn parse_engine(text: &str) -> Result<ContainerEngine, String> {
-    ContainerEngine::NAMES
-        .iter()
-        .find(|(name, _)| *name == text)
-        .map(|(_, engine)| *engine)
-        .ok_or_else(|| "one of docker, podman, none".to_owned())
-}
-
-fn parse_version(text: &str) -> Result<Version, String> {
-    text.parse().map_err(|error| format!("not a version: {error}"))
-}
-
-fn parse_epoch(text: &str) -> Result<u32, String> {
-    text.parse().map_err(|_| "a security epoch is a whole number from 0 on".to_owned())
-}
-
-fn parse_size(text: &str) -> Result<Bytes, String> {
-    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-    let unit = match text[digits..].trim() {
-        "KiB" => 1 << 10,
-        "MiB" => 1 << 20,
-        "GiB" => 1 << 30,
-        // `2` could be bytes or GiB, and a wrong guess costs a build.
-        "" => return Err(format!("a size needs its unit: {text} MiB, or {text} GiB?")),
-        other => return Err(format!("`{other}` is no unit of size here: KiB, MiB, GiB")),
-    };
-    let bytes = text[..digits].parse::<u64>().ok().and_then(|count| count.checked_mul(unit));
-    let bytes = bytes.ok_or_else(|| "a size is a whole number and a unit, like 1536 MiB".to_owned())?;
-    if bytes == 0 || !bytes.is_multiple_of(1 << 20) {
-        return Err("a partition is a multiple of 1 MiB".to_owned());
-    }
-    Ok(Bytes::new(bytes))
-}
-
-fn resolve_path(folder: &Path, text: &str) -> Result<PathBuf, String> {
-    let path = folder.join(text);
-    // A missing one is a mistake of the spec, so it is found with the others.
-    if path.exists() { Ok(path) } else { Err(format!("{} does not exist", path.display())) }
-}
-
-fn parse_inner_path(text: &str) -> Result<String, String> {
-    if text.starts_with('/') || text.split('/').any(|part| matches!(part, "" | "." | "..")) {
-        return Err("a path inside the root, without a leading slash, like usr/share/doc".to_owned());
-    }
-    Ok(text.to_owned())
-}
-
-fn parse_absolute_path(text: &str) -> Result<String, String> {
-    if text.starts_with('/') { Ok(text.to_owned()) } else { Err("an absolute path".to_owned()) }
-}
-
-fn uid_number(text: &str) -> Result<u32, String> {
-    match text.parse() {
-        // Debian policy, 9.2.2.
-        Ok(uid @ 1000..=59_999) => Ok(uid),
-        _ => Err("a number from 1000 to 59999, Debian's range for people".to_owned()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use document::yaml;
@@ -649,6 +548,29 @@ partitions: {root: 1 GiB}
             let (_, messages) = checked(&[WHOLE, &format!("{text}\n")]);
             assert_eq!(messages.len(), 1, "{text}: {messages:?}");
         }
+    }
+
+    #[test]
+    fn layers_together_ask_for_each_format_once() {
+        let (spec, messages) =
+            checked(&[WHOLE, "formats: [qcow2, ova]\n", "formats: [vhdx, ova, vagrant-libvirt, qcow2]\n"]);
+
+        let names: Vec<&str> = spec.unwrap().formats.iter().map(|kind| kind.kind_name()).collect();
+        assert_eq!(messages, [""; 0]);
+        assert_eq!(names, ["ova", "qcow2", "vagrant-libvirt", "vhdx"]);
+    }
+
+    #[test]
+    fn a_format_that_is_none_is_shown_with_the_nearest_one() {
+        let (_, messages) = checked(&[WHOLE, "formats: [qcow, raw]\n"]);
+
+        assert_eq!(
+            messages,
+            [
+                "1:11 `formats`: no format is called `qcow`; did you mean `qcow2`?",
+                "1:17 `formats`: disk.raw is always written"
+            ]
+        );
     }
 
     #[test]

@@ -71,7 +71,7 @@ pub(crate) struct KernelSpec {
 }
 
 /// The kernel modules of the initramfs.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct ModulesSpec {
     /// Loaded at every boot.
     pub(crate) always: Vec<String>,
@@ -109,7 +109,7 @@ impl ContainerEngine {
     const NAMES: [(&'static str, Self); 3] =
         [("docker", Self::Docker), ("none", Self::None), ("podman", Self::Podman)];
 
-    fn packages(self) -> &'static [&'static str] {
+    fn engine_packages(self) -> &'static [&'static str] {
         match self {
             // In Debian 13 the client, docker-cli, is a package of its own.
             Self::Docker => &["docker.io", "docker-cli", "iptables"],

@@ -17,7 +17,7 @@ fn said(middle: &str) -> Result<(), String> {
 }
 
 fn said_of_whole(line: &str) -> Result<(), String> {
-    signed().check(&GivenLine::parse(line), KERNEL).map_err(|error| error.to_string())
+    signed().check_given(&GivenLine::parse(line), KERNEL).map_err(|error| error.to_string())
 }
 
 #[test]
@@ -111,10 +111,10 @@ fn the_selector_has_the_last_word_on_its_parameters() {
 
     let given = GivenLine::parse(&line);
 
-    assert_eq!(given.parameter("slot"), Some("a"));
-    assert_eq!(given.parameter("disk"), Some("written:395a7af1528959f9b3f0c9b9a7ace73c.4"));
-    assert_eq!(given.parameter("platform"), None);
-    assert!(signed().check(&given, KERNEL).is_err());
+    assert_eq!(given.selector_parameter("slot"), Some("a"));
+    assert_eq!(given.selector_parameter("disk"), Some("written:395a7af1528959f9b3f0c9b9a7ace73c.4"));
+    assert_eq!(given.selector_parameter("platform"), None);
+    assert!(signed().check_given(&given, KERNEL).is_err());
 }
 
 #[test]
@@ -132,7 +132,7 @@ fn what_another_program_reads_differently_cannot_be_signed() {
     }
     assert_eq!(refused(&"x".repeat(901)), "the command line has 901 bytes, at most 900 are allowed");
     let half: CommandLine = "x".repeat(450).parse().unwrap();
-    assert_eq!(half.append(&half), Err(ParseCommandLineError::TooLong { given: 901 }));
+    assert_eq!(half.append_line(&half), Err(ParseCommandLineError::TooLong { given: 901 }));
 }
 
 #[test]
@@ -140,6 +140,12 @@ fn a_line_is_its_words() {
     let line: CommandLine = "  quiet   catamaran.platform=ec2 ".parse().unwrap();
 
     assert_eq!(line.to_string(), "quiet catamaran.platform=ec2");
-    assert_eq!(line.append(&"panic=10".parse().unwrap()).unwrap().to_string(), format!("{line} panic=10"));
-    assert_eq!(CommandLine::default().check(&GivenLine::parse(&format!("{FIRST} {LAST}")), KERNEL), Ok(()));
+    assert_eq!(
+        line.append_line(&"panic=10".parse().unwrap()).unwrap().to_string(),
+        format!("{line} panic=10")
+    );
+    assert_eq!(
+        CommandLine::default().check_given(&GivenLine::parse(&format!("{FIRST} {LAST}")), KERNEL),
+        Ok(())
+    );
 }

@@ -107,7 +107,7 @@ pub struct Run {
 impl Run {
     /// The block behind the last.
     #[must_use]
-    pub const fn end(self) -> u32 {
+    pub const fn end_block(self) -> u32 {
         self.first + self.blocks
     }
 }
@@ -166,7 +166,7 @@ impl PayloadIndex {
     }
 
     /// Every object that the index names, for those who copy, verify or remove releases.
-    pub fn objects(&self) -> impl Iterator<Item = ObjectReference> + '_ {
+    pub fn named_objects(&self) -> impl Iterator<Item = ObjectReference> + '_ {
         let chunks = self.chunks.iter().map(|chunk| chunk.object);
         let list = self.block_list.iter().map(|list| list.object);
         let bases = self
@@ -214,7 +214,7 @@ pub enum ParsePayloadError {
 }
 
 impl ParsePayloadError {
-    const fn wire(section: &'static str) -> impl Fn(WireError) -> Self {
+    const fn in_section(section: &'static str) -> impl Fn(WireError) -> Self {
         move |error| match error {
             WireError::End => Self::End { section },
             WireError::Number => Self::Number { section },

@@ -1,7 +1,7 @@
 //! The files that a release's payload is made of, by their content.
 //!
 //! Knows names and digests. Refuses to know where the files lie. Invariant: an object that passed
-//! [`ObjectReference::check`] has exactly the bytes that the index means, before anything parses them.
+//! [`ObjectReference::check_bytes`] has exactly the bytes that the index means, before anything parses them.
 
 use crate::digest::{Sha256, to_hex};
 
@@ -34,7 +34,7 @@ impl ObjectReference {
 
     /// Its path below the repository.
     #[must_use]
-    pub fn path(&self) -> String {
+    pub fn repository_path(&self) -> String {
         let folder = match self.kind {
             ObjectKind::Chunk => "chunk",
             ObjectKind::Patch => "patch",
@@ -44,7 +44,7 @@ impl ObjectReference {
     }
 
     /// Whether these are the bytes.
-    pub fn check(&self, given: &[u8]) -> Result<(), CheckObjectError> {
+    pub fn check_bytes(&self, given: &[u8]) -> Result<(), CheckObjectError> {
         if given.len() as u64 != u64::from(self.bytes) {
             return Err(CheckObjectError::Length { given: given.len(), needed: self.bytes });
         }
@@ -72,10 +72,10 @@ mod tests {
         let object = ObjectReference::to_bytes(ObjectKind::Patch, b"").unwrap();
 
         assert_eq!(
-            object.path(),
+            object.repository_path(),
             "patch/e3/e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
         );
-        assert_eq!(object.check(b""), Ok(()));
-        assert_eq!(object.check(b"x"), Err(CheckObjectError::Length { given: 1, needed: 0 }));
+        assert_eq!(object.check_bytes(b""), Ok(()));
+        assert_eq!(object.check_bytes(b"x"), Err(CheckObjectError::Length { given: 1, needed: 0 }));
     }
 }

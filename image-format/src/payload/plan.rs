@@ -169,12 +169,13 @@ impl ReconstructionPlan {
         };
         self.missing_blocks(chunk.run).all(|block| {
             let offset = block - chunk.run.first;
-            piece.targets.iter().any(|run| (run.first..run.end()).contains(&offset))
+            piece.targets.iter().any(|run| (run.first..run.end_block()).contains(&offset))
         })
     }
 
     fn missing_blocks(&self, run: Run) -> impl Iterator<Item = u32> + '_ {
-        (run.first..run.end()).filter(|block| self.places.get(*block as usize).copied().flatten().is_none())
+        (run.first..run.end_block())
+            .filter(|block| self.places.get(*block as usize).copied().flatten().is_none())
     }
 }
 
@@ -196,7 +197,7 @@ impl Base {
 /// Where each block of the new root may be had.
 fn find_places(index: &PayloadIndex, survey: &Survey, list: &[u8]) -> Vec<Option<BlockPlace>> {
     let mut places = vec![None; index.data_blocks as usize];
-    let blocks = index.chunks.iter().flat_map(|chunk| chunk.run.first..chunk.run.end());
+    let blocks = index.chunks.iter().flat_map(|chunk| chunk.run.first..chunk.run.end_block());
     for (block, id) in blocks.zip(list.as_chunks::<ID_BYTES>().0) {
         let id: &BlockId = id;
         if let Some(place) = places.get_mut(block as usize) {

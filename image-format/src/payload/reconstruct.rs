@@ -158,7 +158,7 @@ impl Prepared {
     }
 
     /// Writes the root and, behind it, at `tree_block`, its hash tree. Flushing is the caller's.
-    pub fn reconstruct(
+    pub fn reconstruct_root(
         self,
         index: &PayloadIndex,
         tree_block: u64,
@@ -176,7 +176,7 @@ impl Prepared {
                 if site.observer.wants_stop() {
                     return Err(ReconstructError::Stopped);
                 }
-                let done = job.perform(step);
+                let done = job.perform_step(step);
                 if done.is_err() {
                     // The others need not go on either.
                     next.store(plan.steps.len(), Ordering::Relaxed);
@@ -206,8 +206,8 @@ fn write_zeros(survey: &Survey, site: &Site<'_>) -> Result<(), ReconstructError>
     const MOST: u32 = 256;
     let zeros = vec![0; block_bytes(MOST)];
     for run in &survey.unwritten_zeros {
-        for first in (run.first..run.end()).step_by(MOST as usize) {
-            let blocks = MOST.min(run.end() - first);
+        for first in (run.first..run.end_block()).step_by(MOST as usize) {
+            let blocks = MOST.min(run.end_block() - first);
             write_blocks(site, first.into(), &zeros[..block_bytes(blocks)])?;
         }
     }
@@ -260,9 +260,9 @@ pub enum ReconstructError {
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "the messages are the documentation")]
 pub enum ChunkError {
-    #[error("no mirror has {}", object.path())]
+    #[error("no mirror has {}", object.repository_path())]
     Fetch { object: ObjectReference, source: FetchError },
-    #[error("cannot open {}", object.path())]
+    #[error("cannot open {}", object.repository_path())]
     Frame { object: ObjectReference, source: FrameError },
     #[error("the blocks are not those that the payload index means")]
     Guard,

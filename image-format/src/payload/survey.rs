@@ -57,7 +57,7 @@ pub struct OldSlots<'a> {
 impl<'a> OldSlots<'a> {
     /// One of the two.
     #[must_use]
-    pub const fn content(&self, slot: OldSlot) -> Option<SlotContent<'a>> {
+    pub const fn slot_content(&self, slot: OldSlot) -> Option<SlotContent<'a>> {
         match slot {
             OldSlot::Running => self.running,
             OldSlot::Idle => self.idle,
@@ -86,15 +86,15 @@ impl Survey {
     pub fn read_slots(index: &PayloadIndex, salt: &[u8], slots: OldSlots<'_>, threads: usize) -> Self {
         let hasher = LeafHasher::new(salt);
         let running = slots.running.map(|slot| hash_blocks(slot, &hasher, threads)).unwrap_or_default();
-        let running_ids = identifiers(&running);
+        let running_ids = block_ids(&running);
         // 32 bytes a block. Of the running slot only the identifiers are needed from here on.
         drop(running);
         let idle = slots.idle.map(|slot| hash_blocks(slot, &hasher, threads)).unwrap_or_default();
-        let idle_ids = identifiers(&idle);
+        let idle_ids = block_ids(&idle);
         let content = ContentMap::new(&running_ids, &idle_ids, &hasher);
         let base_ids = [(OldSlot::Running, &running_ids), (OldSlot::Idle, &idle_ids)];
         let base_ids = base_ids.into_iter().filter_map(|(slot, ids)| {
-            let release = slots.content(slot)?.release?;
+            let release = slots.slot_content(slot)?.release?;
             let ids = ids.get(..usize::try_from(release.data_blocks).ok()?)?;
             // Only where patches are offered: elsewhere nobody asks for these bytes.
             index.bases.iter().find(|base| base.root_hash == release.root_hash)?;
@@ -121,7 +121,7 @@ impl Survey {
     fn compare_in_place(&mut self, index: &PayloadIndex, idle: &[Option<[u8; 32]>], hasher: &LeafHasher) {
         for chunk in &index.chunks {
             let found: Option<Vec<[u8; 32]>> =
-                range(idle, chunk.run).and_then(|found| found.iter().copied().collect());
+                items_of_run(idle, chunk.run).and_then(|found| found.iter().copied().collect());
             // Read back and compared: a note of what was written would be wrong after a power cut, and on a
             // disk that lies.
             let found = found.filter(|digests| chunk_guard(digests) == chunk.guard);
@@ -131,10 +131,11 @@ impl Survey {
             }
         }
         let zeros = Some(hasher.zero_block());
-        for gap in gaps(index) {
-            let blocks = (gap.first..gap.end()).filter(|block| idle.get(*block as usize) != Some(&zeros));
+        for gap in zero_runs(index) {
+            let blocks =
+                (gap.first..gap.end_block()).filter(|block| idle.get(*block as usize) != Some(&zeros));
             for block in blocks {
-                match self.unwritten_zeros.last_mut().filter(|run| run.end() == block) {
+                match self.unwritten_zeros.last_mut().filter(|run| run.end_block() == block) {
                     Some(run) => run.blocks += 1,
                     None => self.unwritten_zeros.push(Run { first: block, blocks: 1 }),
                 }
@@ -157,8 +158,8 @@ pub fn check_chunk(chunk: &Chunk, bytes: &[u8], hasher: &LeafHasher) -> Option<V
 }
 
 /// The runs of zeros between and behind the chunks.
-pub fn gaps(index: &PayloadIndex) -> impl Iterator<Item = Run> + '_ {
-    let starts = std::iter::once(0).chain(index.chunks.iter().map(|chunk| chunk.run.end()));
+pub fn zero_runs(index: &PayloadIndex) -> impl Iterator<Item = Run> + '_ {
+    let starts = std::iter::once(0).chain(index.chunks.iter().map(|chunk| chunk.run.end_block()));
     let ends = index.chunks.iter().map(|chunk| chunk.run.first).chain([index.data_blocks]);
     let runs = starts.zip(ends).map(|(first, end)| Run { first, blocks: end.saturating_sub(first) });
     runs.filter(|run| run.blocks > 0)
@@ -169,15 +170,15 @@ pub(crate) const fn block_bytes(blocks: u32) -> usize {
     blocks as usize * BLOCK_BYTES
 }
 
-pub(crate) fn range<T>(of: &[T], run: Run) -> Option<&[T]> {
-    of.get(run.first as usize..run.end() as usize)
+pub(crate) fn items_of_run<T>(of: &[T], run: Run) -> Option<&[T]> {
+    of.get(run.first as usize..run.end_block() as usize)
 }
 
 pub(crate) fn range_mut<T>(of: &mut [T], run: Run) -> Option<&mut [T]> {
-    of.get_mut(run.first as usize..run.end() as usize)
+    of.get_mut(run.first as usize..run.end_block() as usize)
 }
 
-fn identifiers(digests: &[Option<[u8; 32]>]) -> Vec<Option<BlockId>> {
+fn block_ids(digests: &[Option<[u8; 32]>]) -> Vec<Option<BlockId>> {
     digests.iter().map(|digest| digest.as_ref().map(block_id)).collect()
 }
 

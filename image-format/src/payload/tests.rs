@@ -4,7 +4,7 @@ use std::sync::Mutex;
 
 use proptest::prelude::*;
 
-use super::fixture::{Published, SALT, publish, root_hash, small};
+use super::fixture::{Published, SALT, block_number, publish_root, root_hash};
 use super::index::{Base, BlockList, Chunk, Pack, ParsePayloadError, PayloadIndex, Piece, Run};
 use super::object::{ObjectKind, ObjectReference};
 use super::plan::Step;
@@ -12,7 +12,7 @@ use super::reconstruct::{
     BlockSink, Event, ObjectSource, Observer, ReconstructError, Site, prepare_reconstruction,
 };
 use super::survey::{InstalledRelease, OldSlots, SlotContent};
-use super::zstandard::{FrameError, compress, decompress_exactly};
+use super::zstandard::{FrameError, compress_frame, decompress_exactly};
 use crate::digest::Sha256;
 use crate::verity::{self, BLOCK_BYTES, ReadAt};
 
@@ -119,7 +119,7 @@ impl Machine {
     ) -> Result<u64, ReconstructError> {
         let index = &published.index;
         let running = self.running.as_slice();
-        let blocks = |bytes: &[u8]| small(bytes.len() / BLOCK_BYTES);
+        let blocks = |bytes: &[u8]| block_number(bytes.len() / BLOCK_BYTES);
         let release =
             |bytes: &[u8]| InstalledRelease { root_hash: root_hash(bytes), data_blocks: blocks(bytes) };
         let idle_blocks = blocks(&self.idle.bytes.lock().unwrap());
@@ -139,7 +139,7 @@ impl Machine {
         };
         let prepared = prepare_reconstruction(index, SALT, &site)?;
         let planned = prepared.plan().fetched_bytes(index);
-        prepared.reconstruct(index, index.data_blocks.into(), &site)?;
+        prepared.reconstruct_root(index, index.data_blocks.into(), &site)?;
         Ok(planned)
     }
 
@@ -192,7 +192,7 @@ proptest! {
     ) {
         let (old, new, idle) = (root(&old), root(&new), root(&idle));
         let bases: &[&[u8]] = if with_base { &[&old] } else { &[] };
-        let published = publish(&new, bases);
+        let published = publish_root(&new, bases);
         let machine = Machine::new(&old, &idle, &new);
 
         machine.install(&published, &Server::honest(&published), threads).unwrap();
@@ -204,14 +204,14 @@ proptest! {
 
     #[test]
     fn an_index_survives_its_bytes(old in letters(), new in letters()) {
-        let index = publish(&root(&new), &[&root(&old)]).index;
+        let index = publish_root(&root(&new), &[&root(&old)]).index;
 
         prop_assert_eq!(PayloadIndex::parse(&index.to_bytes().unwrap()), Ok(index));
     }
 
     #[test]
     fn damaged_indexes_are_refused_or_make_sense(at in any::<prop::sample::Index>(), byte in any::<u8>()) {
-        let mut bytes = publish(&root("abcdefgh  ij"), &[&root("abxdefgh")]).index.to_bytes().unwrap();
+        let mut bytes = publish_root(&root("abcdefgh  ij"), &[&root("abxdefgh")]).index.to_bytes().unwrap();
         let at = at.index(bytes.len());
         bytes[at] = byte;
 
@@ -224,7 +224,7 @@ proptest! {
 #[test]
 fn what_moved_is_found_and_nothing_is_fetched_but_the_list() {
     let (old, new) = (root(&LETTERS[..32]), root(&format!("{}{}", &LETTERS[13..32], &LETTERS[..13])));
-    let published = publish(&new, &[&old]);
+    let published = publish_root(&new, &[&old]);
     let (machine, server) = (Machine::new(&old, &[], &new), Server::honest(&published));
 
     machine.install(&published, &server, 2).unwrap();
@@ -237,7 +237,7 @@ fn what_moved_is_found_and_nothing_is_fetched_but_the_list() {
 #[test]
 fn a_changed_block_costs_its_patch_and_not_its_chunk() {
     let (old, new) = (root(LETTERS), edited(LETTERS, &[2, 9, 40]));
-    let published = publish(&new, &[&old]);
+    let published = publish_root(&new, &[&old]);
     let (machine, server) = (Machine::new(&old, &[], &new), Server::honest(&published));
 
     let planned = machine.install(&published, &server, 2).unwrap();
@@ -250,7 +250,7 @@ fn a_changed_block_costs_its_patch_and_not_its_chunk() {
 #[test]
 fn a_patch_that_costs_more_than_its_chunks_is_not_taken() {
     let (old, new) = (root("abcdefghijklmnop"), root("abcdefghijklmno "));
-    let mut published = publish(&new, &[&old]);
+    let mut published = publish_root(&new, &[&old]);
     for object in published.index.chunks.iter_mut().map(|chunk| &mut chunk.object) {
         object.bytes = 1;
     }
@@ -268,7 +268,7 @@ fn a_patch_that_costs_more_than_its_chunks_is_not_taken() {
 #[test]
 fn a_cut_at_every_object_costs_nothing_twice() {
     let new = root(LETTERS);
-    let published = publish(&new, &[]);
+    let published = publish_root(&new, &[]);
     let machine = Machine::new(&[], &vec![0; new.len() + BLOCK_BYTES], &new);
     let mut fetched = Vec::new();
     let mut runs = 0;
@@ -299,7 +299,7 @@ fn a_cut_at_every_object_costs_nothing_twice() {
 fn the_idle_slot_gives_what_it_has_while_it_is_written_over() {
     let new = root(LETTERS);
     let idle: Vec<u8> = new.chunks(BLOCK_BYTES).rev().flatten().copied().collect();
-    let published = publish(&new, &[]);
+    let published = publish_root(&new, &[]);
     let (machine, server) = (Machine::new(&[], &idle, &new), Server::honest(&published));
 
     machine.install(&published, &server, 2).unwrap();
@@ -311,7 +311,7 @@ fn the_idle_slot_gives_what_it_has_while_it_is_written_over() {
 fn spoil(how: &str, bytes: &[u8]) -> Vec<u8> {
     let mut bytes = bytes.to_vec();
     match how {
-        "bomb" => return compress(&vec![0; 64 << 20], &[], 1).unwrap(),
+        "bomb" => return compress_frame(&vec![0; 64 << 20], &[], 1).unwrap(),
         "empty" => bytes.clear(),
         "long" => bytes.extend([0; 100]),
         "short" => drop(bytes.pop()),
@@ -324,7 +324,7 @@ fn spoil(how: &str, bytes: &[u8]) -> Vec<u8> {
 fn what_a_hostile_mirror_gives_is_never_written_and_the_next_mirror_is_asked() {
     for how in ["bomb", "empty", "long", "short", "wrong"] {
         let (old, new) = (root(LETTERS), edited(LETTERS, &[2, 9, 40]));
-        let published = publish(&new, &[&old]);
+        let published = publish_root(&new, &[&old]);
         let spoiling = move |_: &ObjectReference, mirror, bytes: Vec<u8>| {
             Ok(if mirror == 0 { spoil(how, &bytes) } else { bytes })
         };
@@ -343,7 +343,7 @@ fn what_a_hostile_mirror_gives_is_never_written_and_the_next_mirror_is_asked() {
 #[test]
 fn a_bad_patch_costs_its_chunks_and_says_so() {
     let (old, new) = (root(LETTERS), edited(LETTERS, &[2, 9, 40]));
-    let published = publish(&new, &[&old]);
+    let published = publish_root(&new, &[&old]);
     let machine = Machine::new(&old, &[], &new);
     let pack = published.index.bases[0].packs[0].object;
     let server = Server::with(&published, 1, move |object, _, bytes| {
@@ -361,8 +361,8 @@ fn a_bad_patch_costs_its_chunks_and_says_so() {
 #[test]
 fn a_release_that_was_published_wrong_is_not_written() {
     let (new, other) = (root("abcdefgh"), root("abcdefgX"));
-    let mut published = publish(&new, &[]);
-    let wrong = publish(&other, &[]);
+    let mut published = publish_root(&new, &[]);
+    let wrong = publish_root(&other, &[]);
     published.objects.extend(wrong.objects);
     published.index.chunks[1].object = wrong.index.chunks[1].object;
     let machine = Machine::new(&[], &[], &new);
@@ -373,7 +373,7 @@ fn a_release_that_was_published_wrong_is_not_written() {
     let source = std::error::Error::source(&refused).unwrap().to_string();
     assert_eq!(source, "the blocks are not those that the payload index means");
 
-    let mut published = publish(&new, &[]);
+    let mut published = publish_root(&new, &[]);
     published.index.root_hash = root_hash(&other);
     let refused = machine.install(&published, &Server::honest(&published), 1).unwrap_err();
     assert!(matches!(refused, ReconstructError::RootHash { .. }), "{refused}");
@@ -394,7 +394,7 @@ impl ReadAt for BadSector {
 #[test]
 fn a_bad_sector_costs_the_chunk_that_needs_it() {
     let new = root(LETTERS);
-    let published = publish(&new, &[]);
+    let published = publish_root(&new, &[]);
     let machine = Machine::new(&[], &[], &new);
     let bad = BadSector(new, 5 * BLOCK_BYTES as u64 + 7);
     let server = Server::honest(&published);
@@ -408,7 +408,7 @@ fn a_bad_sector_costs_the_chunk_that_needs_it() {
     };
 
     let prepared = prepare_reconstruction(&published.index, SALT, &site).unwrap();
-    prepared.reconstruct(&published.index, blocks.into(), &site).unwrap();
+    prepared.reconstruct_root(&published.index, blocks.into(), &site).unwrap();
 
     assert!(machine.is_installed());
     let list = published.index.block_list.unwrap().object;
@@ -425,7 +425,7 @@ fn a_stop_is_heard_before_the_next_step() {
         }
     }
     let new = root("abcd");
-    let published = publish(&new, &[]);
+    let published = publish_root(&new, &[]);
     let (machine, server) = (Machine::new(&[], &[], &new), Server::honest(&published));
     let slots = OldSlots::default();
     let site = Site { slots, objects: &server, sink: &machine.idle, observer: &Impatient, threads: 1 };
@@ -452,7 +452,7 @@ fn a_stop_while_an_object_comes_is_told_as_a_stop_and_the_rest_follows_later() {
         }
     }
     let new = root("abcdefgh");
-    let published = publish(&new, &[]);
+    let published = publish_root(&new, &[]);
     let (machine, server) = (Machine::new(&[], &[], &new), Server::honest(&published));
     let observer = StopAfterWrite::default();
     let site = Site {
@@ -464,7 +464,7 @@ fn a_stop_while_an_object_comes_is_told_as_a_stop_and_the_rest_follows_later() {
     };
     let prepared = prepare_reconstruction(&published.index, SALT, &site).unwrap();
 
-    let stopped = prepared.reconstruct(&published.index, 8, &site).unwrap_err();
+    let stopped = prepared.reconstruct_root(&published.index, 8, &site).unwrap_err();
 
     assert!(matches!(stopped, ReconstructError::Stopped), "{stopped}");
     machine.install(&published, &server, 1).unwrap();
@@ -474,14 +474,14 @@ fn a_stop_while_an_object_comes_is_told_as_a_stop_and_the_rest_follows_later() {
 
 #[test]
 fn a_frame_is_opened_into_its_length_and_not_a_byte_more() {
-    let bomb = compress(&vec![0; 64 << 20], &[], 1).unwrap();
+    let bomb = compress_frame(&vec![0; 64 << 20], &[], 1).unwrap();
 
     assert!(matches!(decompress_exactly(&bomb, &[], 4096), Err(FrameError::Zstandard { .. })));
-    let small = compress(b"abc", &[], 1).unwrap();
+    let small = compress_frame(b"abc", &[], 1).unwrap();
     assert_eq!(decompress_exactly(&small, &[], 4), Err(FrameError::Length { given: 3, needed: 4 }));
     // A prefix that begins like a trained dictionary is still nothing but bytes.
     let prefix = [&[0x37, 0xa4, 0x30, 0xec][..], &block(b'a', 0)].concat();
-    let patch = compress(&block(b'a', 1), &prefix, 19).unwrap();
+    let patch = compress_frame(&block(b'a', 1), &prefix, 19).unwrap();
     assert!(patch.len() < 64, "{}", patch.len());
     assert_eq!(decompress_exactly(&patch, &prefix, BLOCK_BYTES), Ok(block(b'a', 1)));
 }

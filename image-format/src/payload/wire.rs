@@ -27,27 +27,27 @@ impl<'a> Reader<'a> {
         self.0.is_empty()
     }
 
-    pub(crate) fn bytes(&mut self, count: usize) -> Result<&'a [u8], WireError> {
+    pub(crate) fn read_bytes(&mut self, count: usize) -> Result<&'a [u8], WireError> {
         let (head, rest) = self.0.split_at_checked(count).ok_or(WireError::End)?;
         self.0 = rest;
         Ok(head)
     }
 
-    pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N], WireError> {
+    pub(crate) fn read_array<const N: usize>(&mut self) -> Result<[u8; N], WireError> {
         let (head, rest) = self.0.split_first_chunk().ok_or(WireError::End)?;
         self.0 = rest;
         Ok(*head)
     }
 
     pub(crate) fn fixed_u32(&mut self) -> Result<u32, WireError> {
-        self.array().map(u32::from_le_bytes)
+        self.read_array().map(u32::from_le_bytes)
     }
 
     /// A LEB128 number: seven bits a byte, the lowest first.
-    pub(crate) fn number(&mut self) -> Result<u64, WireError> {
+    pub(crate) fn read_number(&mut self) -> Result<u64, WireError> {
         let mut value = 0_u64;
         for shift in (0..64).step_by(7) {
-            let [byte] = self.array()?;
+            let [byte] = self.read_array()?;
             let bits = u64::from(byte & 0x7f);
             // Bits that are shifted out, and a last byte of zero, would be second spellings.
             if bits << shift >> shift != bits || (byte == 0 && shift > 0) {
@@ -62,8 +62,8 @@ impl<'a> Reader<'a> {
     }
 
     /// A number that fits 32 bits.
-    pub(crate) fn small(&mut self) -> Result<u32, WireError> {
-        u32::try_from(self.number()?).map_err(|_| WireError::Number)
+    pub(crate) fn read_u32(&mut self) -> Result<u32, WireError> {
+        u32::try_from(self.read_number()?).map_err(|_| WireError::Number)
     }
 }
 
@@ -94,16 +94,16 @@ mod tests {
             put_number(&mut bytes, value);
             let mut reader = Reader::new(&bytes);
 
-            prop_assert_eq!(reader.number(), Ok(value));
+            prop_assert_eq!(reader.read_number(), Ok(value));
             prop_assert!(reader.is_empty());
         }
     }
 
     #[test]
     fn a_number_has_one_spelling() {
-        assert_eq!(Reader::new(&[0x80, 0]).number(), Err(WireError::Number));
-        assert_eq!(Reader::new(&[0xff; 10]).number(), Err(WireError::Number));
-        assert_eq!(Reader::new(&[0x80]).number(), Err(WireError::End));
-        assert_eq!(Reader::new(&[0x80, 0x80, 0x80, 0x80, 0x10]).small(), Err(WireError::Number));
+        assert_eq!(Reader::new(&[0x80, 0]).read_number(), Err(WireError::Number));
+        assert_eq!(Reader::new(&[0xff; 10]).read_number(), Err(WireError::Number));
+        assert_eq!(Reader::new(&[0x80]).read_number(), Err(WireError::End));
+        assert_eq!(Reader::new(&[0x80, 0x80, 0x80, 0x80, 0x10]).read_u32(), Err(WireError::Number));
     }
 }

@@ -22,7 +22,7 @@ pub fn decompress_exactly(frame: &[u8], prefix: &[u8], bytes: usize) -> Result<V
 }
 
 /// Compresses content into one frame, the same for the same input on every machine.
-pub fn compress(content: &[u8], prefix: &[u8], level: i32) -> Result<Vec<u8>, FrameError> {
+pub fn compress_frame(content: &[u8], prefix: &[u8], level: i32) -> Result<Vec<u8>, FrameError> {
     let mut context = CCtx::try_create().ok_or(FrameError::Memory)?;
     let reach = (content.len() + prefix.len()).max(1 << 10);
     // The window must reach back over the whole prefix, or most of it would be of no use.

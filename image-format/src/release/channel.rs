@@ -40,13 +40,13 @@ pub struct FileReference {
 impl FileReference {
     /// The reference of these bytes.
     #[must_use]
-    pub fn of(bytes: &[u8]) -> Self {
+    pub fn of_bytes(bytes: &[u8]) -> Self {
         Self { bytes: bytes.len() as u64, sha256: Sha256::digest_of(bytes) }
     }
 
     /// Whether these are the bytes that were promised.
-    pub fn check(&self, bytes: &[u8]) -> Result<(), FileMismatch> {
-        let found = Self::of(bytes);
+    pub fn check_bytes(&self, bytes: &[u8]) -> Result<(), FileMismatch> {
+        let found = Self::of_bytes(bytes);
         if found == *self { Ok(()) } else { Err(FileMismatch { promised: *self, found }) }
     }
 }
@@ -94,7 +94,7 @@ pub struct OfferedRelease {
 }
 
 impl OfferedRelease {
-    fn check(&self) -> Result<(), ChannelError> {
+    fn check_release(&self) -> Result<(), ChannelError> {
         let version = &self.version;
         if self.waves.len() > MAX_WAVES {
             return Err(ChannelError::TooManyWaves { version: version.clone(), given: self.waves.len() });
@@ -142,7 +142,7 @@ pub struct ChannelMetadata {
 impl ChannelMetadata {
     /// The bytes to sign.
     pub fn to_bytes(&self) -> Result<Vec<u8>, ChannelError> {
-        self.check()?;
+        self.check_metadata()?;
         let mut bytes = serde_json::to_vec_pretty(self).map_err(|source| ChannelError::Json { source })?;
         bytes.push(b'\n');
         check_size(&bytes)?;
@@ -151,11 +151,11 @@ impl ChannelMetadata {
 
     /// The release of a version.
     #[must_use]
-    pub fn release(&self, version: &Version) -> Option<&OfferedRelease> {
+    pub fn find_release(&self, version: &Version) -> Option<&OfferedRelease> {
         self.releases.iter().find(|release| release.version == *version)
     }
 
-    fn check(&self) -> Result<(), ChannelError> {
+    fn check_metadata(&self) -> Result<(), ChannelError> {
         if self.format != FORMAT {
             return Err(FormatError { given: self.format, known: FORMAT }.into());
         }
@@ -175,7 +175,7 @@ impl ChannelMetadata {
             return Err(ChannelError::ReleaseOrder { version: pair[1].version.clone() });
         }
         check_reason(self.paused.as_deref())?;
-        self.releases.iter().try_for_each(OfferedRelease::check)
+        self.releases.iter().try_for_each(OfferedRelease::check_release)
     }
 }
 
@@ -188,7 +188,7 @@ impl SignedPayload for ChannelMetadata {
         let json = |source| ChannelError::Json { source };
         check_format(bytes, FORMAT).map_err(json)??;
         let channel: Self = serde_json::from_slice(bytes).map_err(json)?;
-        channel.check()?;
+        channel.check_metadata()?;
         Ok(channel)
     }
 }

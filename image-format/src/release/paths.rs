@@ -76,7 +76,7 @@ pub struct ParseChannelNameError {
 
 /// The root metadata of that number.
 #[must_use]
-pub fn root(number: u64) -> String {
+pub fn root_path(number: u64) -> String {
     // A name for each number and no name for the newest: files never change, so every cache may keep them for
     // ever.
     format!("root/{number}")
@@ -84,13 +84,13 @@ pub fn root(number: u64) -> String {
 
 /// The channel's metadata: the one file that changes in place.
 #[must_use]
-pub fn channel(name: &ChannelName) -> String {
+pub fn channel_path(name: &ChannelName) -> String {
     format!("channel/{name}")
 }
 
 /// The signed manifest of a release.
 #[must_use]
-pub fn manifest(version: &Version) -> String {
+pub fn manifest_path(version: &Version) -> String {
     format!("release/{version}/manifest")
 }
 
@@ -102,19 +102,19 @@ pub fn index(version: &Version) -> String {
 
 /// The bill of materials of a release.
 #[must_use]
-pub fn sbom(version: &Version) -> String {
+pub fn sbom_path(version: &Version) -> String {
     format!("release/{version}/sbom")
 }
 
 /// A compressed piece, by the digest of its file.
 #[must_use]
-pub fn chunk(digest: Sha256) -> String {
+pub fn chunk_path(digest: Sha256) -> String {
     content_addressed("chunk", digest)
 }
 
 /// A patch, by the digest of its file.
 #[must_use]
-pub fn patch(digest: Sha256) -> String {
+pub fn patch_path(digest: Sha256) -> String {
     content_addressed("patch", digest)
 }
 
@@ -146,12 +146,12 @@ mod tests {
         let version: Version = "1.2.3+20261128".parse().unwrap();
         let digest = Sha256::digest_of(b"");
 
-        assert_eq!(root(12), "root/12");
-        assert_eq!(channel(&"stable".parse().unwrap()), "channel/stable");
-        assert_eq!(manifest(&version), "release/1.2.3+20261128/manifest");
+        assert_eq!(root_path(12), "root/12");
+        assert_eq!(channel_path(&"stable".parse().unwrap()), "channel/stable");
+        assert_eq!(manifest_path(&version), "release/1.2.3+20261128/manifest");
         assert_eq!(index(&version), "release/1.2.3+20261128/index");
-        assert_eq!(sbom(&version), "release/1.2.3+20261128/sbom");
-        assert_eq!(chunk(digest), format!("chunk/e3/{digest}"));
-        assert_eq!(patch(digest), format!("patch/e3/{digest}"));
+        assert_eq!(sbom_path(&version), "release/1.2.3+20261128/sbom");
+        assert_eq!(chunk_path(digest), format!("chunk/e3/{digest}"));
+        assert_eq!(patch_path(digest), format!("patch/e3/{digest}"));
     }
 }

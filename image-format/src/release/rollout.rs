@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::channel::{ChannelMetadata, FileReference, OfferedRelease};
 use super::time::UnixTime;
-use super::wave::{WavePlace, opening};
+use super::wave::{WavePlace, opening_time};
 use crate::bytes::Bytes;
 use crate::version::Version;
 
@@ -196,7 +196,7 @@ pub fn choose_release<'a>(
     }
     match &facts.pin {
         Some(pin) if *pin == facts.version => stay(StayReason::Pinned { running: pin.clone() }),
-        Some(pin) => match channel.release(pin) {
+        Some(pin) => match channel.find_release(pin) {
             Some(release) => choose_pinned(channel, release, facts),
             None => stay(StayReason::PinUnknown { pin: pin.clone() }),
         },
@@ -251,7 +251,7 @@ fn choose_newest<'a>(channel: &'a ChannelMetadata, facts: &MachineFacts, now: Un
         }
     }
     let running = facts.version.clone();
-    let withdrawn = channel.release(&running).and_then(|release| release.withdrawn.clone());
+    let withdrawn = channel.find_release(&running).and_then(|release| release.withdrawn.clone());
     let reason = match withdrawn {
         Some(reason) => StayReason::RunsWithdrawn { running, reason },
         None if passed_over.is_empty() => StayReason::Newest { running },
@@ -288,7 +288,7 @@ fn check_wave(release: &OfferedRelease, facts: &MachineFacts, now: UnixTime) -> 
         return Ok(());
     }
     let place = facts.place;
-    match opening(&release.waves, place) {
+    match opening_time(&release.waves, place) {
         None => Err(PassReason::WaveClosed { place }),
         Some(at) if at > now => Err(PassReason::WaveOpens { at, place }),
         Some(_) => Ok(()),

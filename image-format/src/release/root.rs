@@ -69,7 +69,7 @@ pub struct RoleKeys {
 
 impl RoleKeys {
     /// The role's keys that are of a kind known here, each once.
-    pub fn known(&self) -> Result<Vec<PublicKey>, ParseKeyError> {
+    pub fn known_keys(&self) -> Result<Vec<PublicKey>, ParseKeyError> {
         let known = self.keys.iter().filter(|line| PublicKey::is_known_kind(line));
         let mut keys: Vec<PublicKey> = Vec::new();
         for key in known.map(|line| line.parse::<PublicKey>()) {
@@ -84,17 +84,17 @@ impl RoleKeys {
 
     /// A role of these keys.
     #[must_use]
-    pub fn of(keys: &[PublicKey], threshold: usize) -> Self {
+    pub fn from_keys(keys: &[PublicKey], threshold: usize) -> Self {
         let keys = keys.iter().map(|key| key.to_text().trim_end().to_owned()).collect();
         Self { threshold, keys }
     }
 
-    fn check(&self, role: Role) -> Result<(), RootError> {
+    fn check_threshold(&self, role: Role) -> Result<(), RootError> {
         let Self { threshold, keys } = self;
         if keys.len() > MAX_KEYS {
             return Err(RootError::TooManyKeys { role: role.name(), given: keys.len() });
         }
-        let known = self.known().map_err(|source| RootError::Key { role: role.name(), source })?;
+        let known = self.known_keys().map_err(|source| RootError::Key { role: role.name(), source })?;
         // Keys of a later kind may be what makes the number whole; whether one can verify is asked when one must.
         let unknown = keys.iter().filter(|line| !PublicKey::is_known_kind(line)).count();
         let different = known.len() + unknown;
@@ -134,7 +134,7 @@ pub struct RootMetadata {
 impl RootMetadata {
     /// The keys of a role.
     #[must_use]
-    pub const fn role(&self, role: Role) -> &RoleKeys {
+    pub const fn role_keys(&self, role: Role) -> &RoleKeys {
         match role {
             Role::Channel => &self.roles.channel,
             Role::Release => &self.roles.release,
@@ -144,7 +144,7 @@ impl RootMetadata {
 
     /// The bytes to sign.
     pub fn to_bytes(&self) -> Result<Vec<u8>, RootError> {
-        self.check()?;
+        self.check_metadata()?;
         let mut bytes = serde_json::to_vec_pretty(self).map_err(|source| RootError::Json { source })?;
         bytes.push(b'\n');
         check_size(&bytes)?;
@@ -152,20 +152,20 @@ impl RootMetadata {
     }
 
     /// What opens documents of a role.
-    pub fn keyring(&self, role: Role) -> Result<Keyring, MakeKeyringError> {
-        let keys = self.role(role);
+    pub fn role_keyring(&self, role: Role) -> Result<Keyring, MakeKeyringError> {
+        let keys = self.role_keys(role);
         // Each line was parsed when the metadata was read, so none is lost here.
-        Keyring::new(keys.known().unwrap_or_default(), keys.threshold)
+        Keyring::new(keys.known_keys().unwrap_or_default(), keys.threshold)
     }
 
-    fn check(&self) -> Result<(), RootError> {
+    fn check_metadata(&self) -> Result<(), RootError> {
         if self.format != FORMAT {
             return Err(FormatError { given: self.format, known: FORMAT }.into());
         }
         if self.number == 0 {
             return Err(RootError::Number);
         }
-        Role::ALL.into_iter().try_for_each(|role| self.role(role).check(role))
+        Role::ALL.into_iter().try_for_each(|role| self.role_keys(role).check_threshold(role))
     }
 }
 
@@ -178,7 +178,7 @@ impl SignedPayload for RootMetadata {
         let json = |source| RootError::Json { source };
         check_format(bytes, FORMAT).map_err(json)??;
         let root: Self = serde_json::from_slice(bytes).map_err(json)?;
-        root.check()?;
+        root.check_metadata()?;
         Ok(root)
     }
 }
@@ -198,28 +198,28 @@ impl TrustedRoot {
     /// Begins a chain with an envelope that was already trusted: one from a verified root file system, or
     /// one that this machine had accepted and kept. It must still be signed by its own keys, so that a publisher's
     /// mistake shows before an image is built with it.
-    pub fn anchor(envelope: &[u8]) -> Result<Self, TrustRootError> {
+    pub fn anchor_chain(envelope: &[u8]) -> Result<Self, TrustRootError> {
         let signed = Signed::<RootMetadata>::from_envelope(envelope)?;
         // Nobody has vouched for these keys but who brought the envelope: the caller says that this is enough.
         let unverified = RootMetadata::from_bytes(signed.unverified_payload())?;
-        let metadata = unverified.keyring(Role::Root)?.verify(&signed)?;
+        let metadata = unverified.role_keyring(Role::Root)?.verify_signed(&signed)?;
         Ok(Self { metadata, envelope: envelope.to_vec() })
     }
 
     /// The root that follows: exactly one number on, signed by enough root keys of both.
     pub fn next(&self, envelope: &[u8]) -> Result<Self, FollowRootError> {
         let signed = Signed::<RootMetadata>::from_envelope(envelope)?;
-        let old = self.metadata.keyring(Role::Root).map_err(FollowRootError::Keyring)?;
+        let old = self.metadata.role_keyring(Role::Root).map_err(FollowRootError::Keyring)?;
         // TUF 5.3.4: by the keys of the old root and by those of the new one, so that a thief of new keys
         // alone gets nowhere.
-        let metadata = old.verify(&signed).map_err(|source| FollowRootError::Old { source })?;
+        let metadata = old.verify_signed(&signed).map_err(|source| FollowRootError::Old { source })?;
         let expected = self.number().saturating_add(1);
         // TUF 5.3.5: no number is left out, or a server could hide the root that took a key away.
         if metadata.number != expected {
             return Err(FollowRootError::Number { given: metadata.number, expected });
         }
-        let new = metadata.keyring(Role::Root).map_err(FollowRootError::Keyring)?;
-        let metadata = new.verify(&signed).map_err(|source| FollowRootError::New { source })?;
+        let new = metadata.role_keyring(Role::Root).map_err(FollowRootError::Keyring)?;
+        let metadata = new.verify_signed(&signed).map_err(|source| FollowRootError::New { source })?;
         Ok(Self { metadata, envelope: envelope.to_vec() })
     }
 
@@ -227,7 +227,7 @@ impl TrustedRoot {
     /// [`crate::signed::MAX_ENVELOPE`] bytes and one, and gives `None` only where the server
     /// says that there is none: a connection that failed says nothing about the chain, and is an error.
     /// What was reached before an error stays.
-    pub fn follow<E: std::error::Error + 'static>(
+    pub fn follow_chain<E: std::error::Error + 'static>(
         &mut self,
         mut fetch: impl FnMut(u64) -> Result<Option<Vec<u8>>, E>,
     ) -> Result<u64, FollowRootsError<E>> {
@@ -259,12 +259,12 @@ impl TrustedRoot {
     }
 
     /// Opens a document of a role.
-    pub(super) fn open<T: SignedPayload>(
+    pub(super) fn open_document<T: SignedPayload>(
         &self,
         role: Role,
         signed: &Signed<T>,
     ) -> Result<Verified<T>, OpenError<T::Error>> {
-        Ok(self.metadata.keyring(role)?.verify(signed)?)
+        Ok(self.metadata.role_keyring(role)?.verify_signed(signed)?)
     }
 
     /// Opens a channel's metadata as its publisher does, who has accepted nothing before it. A machine asks
@@ -273,12 +273,12 @@ impl TrustedRoot {
         &self,
         envelope: &[u8],
     ) -> Result<Verified<ChannelMetadata>, OpenError<ChannelError>> {
-        self.open(Role::Channel, &Signed::from_envelope(envelope)?)
+        self.open_document(Role::Channel, &Signed::from_envelope(envelope)?)
     }
 
     /// Opens a release's manifest, whichever channel offers it.
     pub fn open_manifest(&self, envelope: &[u8]) -> Result<Verified<Manifest>, OpenError<ManifestError>> {
-        self.open(Role::Release, &Signed::from_envelope(envelope)?)
+        self.open_document(Role::Release, &Signed::from_envelope(envelope)?)
     }
 }
 

@@ -95,7 +95,7 @@ impl TrustState {
     /// the chain is then followed again from the image's.
     #[must_use]
     pub fn newest_root(&self, image: TrustedRoot) -> TrustedRoot {
-        let kept = self.root.as_ref().and_then(|text| TrustedRoot::anchor(text.as_bytes()).ok());
+        let kept = self.root.as_ref().and_then(|text| TrustedRoot::anchor_chain(text.as_bytes()).ok());
         kept.filter(|kept| kept.number() > image.number()).unwrap_or(image)
     }
 
@@ -158,7 +158,7 @@ pub fn verify_channel(
     now: UnixTime,
 ) -> Result<AcceptedChannel, VerifyChannelError> {
     let signed = Signed::<ChannelMetadata>::from_envelope(envelope).map_err(OpenError::Envelope)?;
-    let metadata = root.open(Role::Channel, &signed)?;
+    let metadata = root.open_document(Role::Channel, &signed)?;
     if metadata.channel != *name {
         return Err(VerifyChannelError::Other { given: metadata.channel.clone(), asked: name.clone() });
     }
@@ -213,7 +213,7 @@ pub fn verify_manifest(
     root: &TrustedRoot,
 ) -> Result<Verified<Manifest>, VerifyManifestError> {
     // Its digest before its signatures, since a file that is not the promised one need not be parsed at all.
-    offered.manifest.check(envelope)?;
+    offered.manifest.check_bytes(envelope)?;
     let manifest = root.open_manifest(envelope)?;
     let pairs = [
         ("image", manifest.name.clone(), channel.image.clone()),

@@ -30,7 +30,7 @@ impl Share {
 
     /// Whether the machine at this place is among them.
     #[must_use]
-    pub const fn includes(self, place: WavePlace) -> bool {
+    pub const fn includes_place(self, place: WavePlace) -> bool {
         place.0 < self.0
     }
 }
@@ -136,11 +136,11 @@ impl From<WavePlace> for u16 {
 
 /// When a machine may have a release of these waves; never, if no wave includes it yet.
 #[must_use]
-pub fn opening(waves: &[Wave], place: WavePlace) -> Option<UnixTime> {
+pub fn opening_time(waves: &[Wave], place: WavePlace) -> Option<UnixTime> {
     if waves.is_empty() {
         return Some(UnixTime::default());
     }
-    waves.iter().find(|wave| wave.machines.includes(place)).map(|wave| wave.not_before)
+    waves.iter().find(|wave| wave.machines.includes_place(place)).map(|wave| wave.not_before)
 }
 
 #[cfg(test)]
@@ -178,7 +178,7 @@ mod tests {
         let share: Share = "10%".parse().unwrap();
 
         let count = (0..10_000)
-            .filter(|number| share.includes(WavePlace::of_machine(&format!("{:032x}", number * 7919))))
+            .filter(|number| share.includes_place(WavePlace::of_machine(&format!("{:032x}", number * 7919))))
             .count();
 
         assert!((900..1100).contains(&count), "{count} of 10000");
@@ -187,12 +187,12 @@ mod tests {
     #[test]
     fn a_machine_may_from_the_first_wave_that_includes_it() {
         let waves = [wave("1%", 100), wave("50%", 200)];
-        let at = |place| opening(&waves, WavePlace::new(place).unwrap()).map(UnixTime::seconds);
+        let at = |place| opening_time(&waves, WavePlace::new(place).unwrap()).map(UnixTime::seconds);
 
         assert_eq!(
             [at(0), at(9), at(10), at(499), at(500)],
             [Some(100), Some(100), Some(200), Some(200), None]
         );
-        assert_eq!(opening(&[], WavePlace::LAST), Some(UnixTime::default()));
+        assert_eq!(opening_time(&[], WavePlace::LAST), Some(UnixTime::default()));
     }
 }

@@ -43,10 +43,10 @@ fn note(signers: &[u8]) -> Signed<Note> {
 
 #[test]
 fn what_enough_trusted_keys_signed_is_read() {
-    let verified = ring(&[1, 2, 3], 2).verify(&note(&[3, 1])).unwrap();
+    let verified = ring(&[1, 2, 3], 2).verify_signed(&note(&[3, 1])).unwrap();
 
     assert_eq!(*verified, Note("hello".into()));
-    assert_eq!(verified.signers(), [key(3).public_key("").key_id(), key(1).public_key("").key_id()]);
+    assert_eq!(verified.trusted_signers(), [key(3).public_key("").key_id(), key(1).public_key("").key_id()]);
 }
 
 #[test]
@@ -62,7 +62,7 @@ fn an_envelope_is_text_and_survives_its_bytes() {
 
 #[test]
 fn one_key_that_signs_twice_counts_once() {
-    let refused = ring(&[1, 2], 2).verify(&note(&[1, 1])).unwrap_err();
+    let refused = ring(&[1, 2], 2).verify_signed(&note(&[1, 1])).unwrap_err();
 
     assert_eq!(refused.to_string(), "1 trusted keys signed the note, but 2 must");
 }
@@ -79,9 +79,9 @@ fn a_key_that_is_trusted_twice_counts_once() {
 
 #[test]
 fn strangers_signatures_are_worth_nothing_and_harm_nothing() {
-    assert!(ring(&[1], 1).verify(&note(&[9, 1])).is_ok());
-    assert!(matches!(ring(&[1], 1).verify(&note(&[9])), Err(VerifyError::Threshold { found: 0, .. })));
-    assert!(matches!(ring(&[1], 1).verify(&note(&[])), Err(VerifyError::Threshold { found: 0, .. })));
+    assert!(ring(&[1], 1).verify_signed(&note(&[9, 1])).is_ok());
+    assert!(matches!(ring(&[1], 1).verify_signed(&note(&[9])), Err(VerifyError::Threshold { found: 0, .. })));
+    assert!(matches!(ring(&[1], 1).verify_signed(&note(&[])), Err(VerifyError::Threshold { found: 0, .. })));
 }
 
 #[test]
@@ -91,7 +91,7 @@ fn a_changed_payload_or_signature_is_refused() {
     let mut signature = note(&[1]);
     signature.signatures[0].1[0] ^= 1;
     for forged in [payload, signature] {
-        assert!(matches!(ring(&[1], 1).verify(&forged), Err(VerifyError::Signature { .. })));
+        assert!(matches!(ring(&[1], 1).verify_signed(&forged), Err(VerifyError::Signature { .. })));
     }
 }
 
@@ -100,7 +100,7 @@ fn a_signature_for_one_role_is_worthless_for_another() {
     let order =
         Signed::<Order> { signatures: note(&[1]).signatures, payload: b"hello".to_vec(), of: PhantomData };
 
-    assert!(matches!(ring(&[1], 1).verify(&order), Err(VerifyError::Signature { .. })));
+    assert!(matches!(ring(&[1], 1).verify_signed(&order), Err(VerifyError::Signature { .. })));
     assert_eq!(
         Signed::<Order>::from_envelope(&note(&[1]).to_envelope()).unwrap_err().to_string(),
         "the envelope is for the role \"note\", not \"order\""
@@ -174,8 +174,8 @@ fn a_signature_of_a_later_kind_counts_for_nothing_and_harms_nothing() {
     let both = envelope.replacen("\ned25519 ", "\nml-dsa-65 0011 00ff\ned25519 ", 1);
     let alone = envelope.replace("\ned25519 ", "\ned448 ");
 
-    assert!(ring(&[1], 1).verify(&Signed::<Note>::from_envelope(both.as_bytes()).unwrap()).is_ok());
-    let refused = ring(&[1], 1).verify(&Signed::<Note>::from_envelope(alone.as_bytes()).unwrap());
+    assert!(ring(&[1], 1).verify_signed(&Signed::<Note>::from_envelope(both.as_bytes()).unwrap()).is_ok());
+    let refused = ring(&[1], 1).verify_signed(&Signed::<Note>::from_envelope(alone.as_bytes()).unwrap());
     assert!(matches!(refused, Err(VerifyError::Threshold { found: 0, .. })));
     assert!(PublicKey::is_known_kind(&key(1).public_key("Ann").to_text()));
     assert!(!PublicKey::is_known_kind("catamaran-public-key-v2 00 Ann"));
@@ -186,6 +186,6 @@ fn a_document_gathers_signatures_from_several_places() {
     let signed = note(&[1]).signed_also(&[key(2)]).signed_also(&[key(1)]);
 
     assert_eq!(signed.claimed_signers().count(), 2);
-    assert!(ring(&[1, 2, 3], 2).verify(&signed).is_ok());
+    assert!(ring(&[1, 2, 3], 2).verify_signed(&signed).is_ok());
     assert_eq!(signed.payload_digest(), Sha256::digest_of(b"hello"));
 }

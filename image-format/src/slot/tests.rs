@@ -116,17 +116,17 @@ fn what_is_not_exactly_a_table_is_refused() {
 fn transitions_do_what_their_names_say() {
     let fresh = SlotTable::FRESH;
 
-    let armed = fresh.activate(Slot::B);
+    let armed = fresh.activate_slot(Slot::B);
     assert_eq!(armed.priority, Slot::B);
     assert_eq!(armed.b, SlotState { good: false, tries: Tries::FULL });
     assert_eq!(armed.mark_good(Slot::B).b, SlotState::GOOD);
     assert_eq!(armed.mark_bad(Slot::B), fresh);
-    assert_eq!(armed.disarm(Slot::B), Ok(fresh));
+    assert_eq!(armed.disarm_slot(Slot::B), Ok(fresh));
 }
 
 #[test]
 fn the_last_good_slot_can_not_be_disarmed() {
-    let refused = SlotTable::FRESH.disarm(Slot::A).unwrap_err();
+    let refused = SlotTable::FRESH.disarm_slot(Slot::A).unwrap_err();
 
     assert_eq!(
         refused.to_string(),
@@ -136,7 +136,7 @@ fn the_last_good_slot_can_not_be_disarmed() {
 
 #[test]
 fn an_unproven_slot_boots_only_counted() {
-    let table = SlotTable::FRESH.activate(Slot::B);
+    let table = SlotTable::FRESH.activate_slot(Slot::B);
 
     let decision = boot_decision(&table.to_block(), &table.to_block());
 
@@ -280,7 +280,7 @@ fn machines_after_any_cut(old: SlotTable, new: SlotTable, works: [bool; 2]) -> V
 
 fn agent_moves(table: SlotTable) -> Vec<SlotTable> {
     let of = |slot| {
-        [Some(table.mark_good(slot)), Some(table.activate(slot)), table.disarm(slot).ok()]
+        [Some(table.mark_good(slot)), Some(table.activate_slot(slot)), table.disarm_slot(slot).ok()]
             .into_iter()
             .flatten()
     };
@@ -303,7 +303,7 @@ fn selector_moves(table: SlotTable) -> Vec<SlotTable> {
 fn after_every_prefix_of_every_table_write_some_good_slot_boots() {
     for old in all_tables().into_iter().filter(|table| table.a.good || table.b.good) {
         for new in agent_moves(old).into_iter().chain(selector_moves(old)) {
-            let works = Slot::BOTH.map(|slot| old.state(slot).good || new.state(slot).good);
+            let works = Slot::BOTH.map(|slot| old.slot_state(slot).good || new.slot_state(slot).good);
             for mut machine in machines_after_any_cut(old, new, works) {
                 let before = machine.clone();
                 // Slots that never prove themselves use up their tries, then the good one's turn comes.
@@ -315,7 +315,7 @@ fn after_every_prefix_of_every_table_write_some_good_slot_boots() {
 
 #[test]
 fn a_slot_that_panics_for_ever_gets_three_boots() {
-    let mut machine = Machine::holding(SlotTable::FRESH.activate(Slot::B), [true, false]);
+    let mut machine = Machine::holding(SlotTable::FRESH.activate_slot(Slot::B), [true, false]);
 
     let booted: Vec<bool> = (0..5).map(|_| machine.boot()).collect();
 

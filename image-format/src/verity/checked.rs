@@ -16,7 +16,7 @@ pub struct CheckedTree {
 
 impl CheckedTree {
     /// Checks a whole tree, as it lies behind the data, from its root hash down.
-    pub fn check(tree: &[u8], place: VerityPlacement<'_>) -> Result<Self, VerifyTreeError> {
+    pub fn check_tree(tree: &[u8], place: VerityPlacement<'_>) -> Result<Self, VerifyTreeError> {
         let hasher = SaltedHasher::new(place.salt);
         let mut expected = place.root_hash.as_bytes().to_vec();
         let mut rest = tree;
@@ -44,7 +44,7 @@ impl CheckedTree {
 
     /// Whether these bytes are block number `index` of the data.
     #[must_use]
-    pub fn holds(&self, index: u64, block: &[u8]) -> bool {
+    pub fn holds_block(&self, index: u64, block: &[u8]) -> bool {
         let at = usize::try_from(index).ok().and_then(|index| index.checked_mul(DIGEST_BYTES));
         let digest = at.and_then(|at| self.leaves.get(at..)?.get(..DIGEST_BYTES));
         block.len() == BLOCK_BYTES && digest.is_some_and(|digest| self.hasher.hash(block) == *digest)
@@ -73,15 +73,15 @@ mod tests {
                 root_hash: tree.root_hash,
             };
 
-            let checked = CheckedTree::check(&tree.bytes, place).unwrap();
+            let checked = CheckedTree::check_tree(&tree.bytes, place).unwrap();
 
             for (index, block) in data.chunks_exact(BLOCK_BYTES).enumerate() {
-                assert!(checked.holds(index as u64, block), "{index} of {blocks}");
+                assert!(checked.holds_block(index as u64, block), "{index} of {blocks}");
             }
-            assert!(!checked.holds(0, &[0xff; BLOCK_BYTES]) && !checked.holds(0, b"short"));
+            assert!(!checked.holds_block(0, &[0xff; BLOCK_BYTES]) && !checked.holds_block(0, b"short"));
             assert!(
-                !checked.holds(blocks as u64, &data[..BLOCK_BYTES])
-                    && !checked.holds(u64::MAX, &data[..BLOCK_BYTES])
+                !checked.holds_block(blocks as u64, &data[..BLOCK_BYTES])
+                    && !checked.holds_block(u64::MAX, &data[..BLOCK_BYTES])
             );
         }
     }
@@ -95,17 +95,21 @@ mod tests {
         for at in [0, BLOCK_BYTES, tree.bytes.len() - 1] {
             let mut forged = tree.bytes.clone();
             forged[at] ^= 1;
-            assert!(matches!(CheckedTree::check(&forged, place), Err(VerifyTreeError::Tree)), "byte {at}");
+            assert!(
+                matches!(CheckedTree::check_tree(&forged, place), Err(VerifyTreeError::Tree)),
+                "byte {at}"
+            );
         }
         for wrong in [&tree.bytes[1..], &tree.bytes[..BLOCK_BYTES], &[]] {
-            assert!(CheckedTree::check(wrong, place).is_err());
+            assert!(CheckedTree::check_tree(wrong, place).is_err());
         }
         assert!(
-            CheckedTree::check(&tree.bytes, VerityPlacement { data_blocks: 301, ..place })
-                .is_ok_and(|tree| !tree.holds(300, &data[..BLOCK_BYTES]))
+            CheckedTree::check_tree(&tree.bytes, VerityPlacement { data_blocks: 301, ..place })
+                .is_ok_and(|tree| !tree.holds_block(300, &data[..BLOCK_BYTES]))
         );
         assert!(
-            CheckedTree::check(&tree.bytes, VerityPlacement { data_blocks: u64::MAX / 2, ..place }).is_err()
+            CheckedTree::check_tree(&tree.bytes, VerityPlacement { data_blocks: u64::MAX / 2, ..place })
+                .is_err()
         );
     }
 }

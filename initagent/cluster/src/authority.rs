@@ -8,6 +8,7 @@
 //! (Go's crypto/tls) and rustls take it. A P-256 key would have to be drawn until it is below the order.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
@@ -37,16 +38,18 @@ pub struct CertificateError {
 
 /// Whose certificates an authority signs. etcd trusts one authority for one thing, so that a client's
 /// certificate does not make a member.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AuthorityRole {
     /// etcd's clients, fleetd among them, and what they connect to.
     Client,
     /// etcd's members among each other.
     Peer,
+    /// People who may look at fleet, and at nothing of etcd's.
+    Reader,
 }
 
 /// Whom a certificate names.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct CertificateSubject {
     /// Its common name.
     pub common_name: String,
@@ -54,6 +57,8 @@ pub struct CertificateSubject {
     pub addresses: Vec<IpAddr>,
     /// Names that it may be reached by.
     pub names: Vec<String>,
+    /// When it ends, counted from 1970; never, if not told. Only a person's ends.
+    pub expires_at: Option<Duration>,
 }
 
 /// A certificate and its key, in PEM.
@@ -79,27 +84,32 @@ pub struct ClusterAuthority {
 }
 
 impl AuthorityRole {
-    fn purpose(self) -> KeyPurpose {
+    fn key_purpose(self) -> KeyPurpose {
         match self {
             Self::Client => KeyPurpose::ClientAuthority,
             Self::Peer => KeyPurpose::PeerAuthority,
+            Self::Reader => KeyPurpose::ReaderAuthority,
         }
     }
 
-    fn word(self) -> &'static str {
+    fn role_name(self) -> &'static str {
         match self {
             Self::Client => "clients",
             Self::Peer => "members",
+            Self::Reader => "readers",
         }
     }
 }
 
 impl ClusterAuthority {
     /// Derives an authority from the cluster's secret.
-    pub fn derive(definition: &ClusterDefinition, role: AuthorityRole) -> Result<Self, CertificateError> {
-        let subject = format!("{} {}", definition.name, role.word());
+    pub fn derive_authority(
+        definition: &ClusterDefinition,
+        role: AuthorityRole,
+    ) -> Result<Self, CertificateError> {
+        let subject = format!("{} {}", definition.name, role.role_name());
         let failed = |source| CertificateError { subject: subject.clone(), source };
-        let seed = derive_key(definition, role.purpose());
+        let seed = derive_key(definition, role.key_purpose());
         let key = ed25519_key(&seed).map_err(failed)?;
         let parameters = authority_parameters(&subject);
         let certificate = parameters.self_signed(&key).map_err(failed)?.pem();
@@ -108,13 +118,13 @@ impl ClusterAuthority {
 
     /// Its certificate in PEM: what others trust.
     #[must_use]
-    pub fn certificate(&self) -> &str {
+    pub fn certificate_pem(&self) -> &str {
         &self.certificate
     }
 
     /// Makes a key and signs its certificate. It serves both ends of a connection, since etcd uses a
     /// member's certificate for both.
-    pub fn certify(&self, subject: &CertificateSubject) -> Result<CertifiedKey, CertificateError> {
+    pub fn issue_certificate(&self, subject: &CertificateSubject) -> Result<CertifiedKey, CertificateError> {
         let failed = |source| CertificateError { subject: subject.common_name.clone(), source };
         let key = KeyPair::generate_for(&PKCS_ED25519).map_err(failed)?;
         let addresses = subject.addresses.iter().map(ToString::to_string);
@@ -123,8 +133,13 @@ impl ClusterAuthority {
         set_validity(&mut parameters);
         parameters.distinguished_name = distinguished_name(&subject.common_name);
         parameters.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        parameters.extended_key_usages =
-            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        parameters.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        if let Some(end) = subject.expires_at {
+            parameters.not_after = date_time_ymd(1970, 1, 1) + end;
+        } else {
+            // A person is nobody's server.
+            parameters.extended_key_usages.push(ExtendedKeyUsagePurpose::ServerAuth);
+        }
         parameters.use_authority_key_identifier_extension = true;
         let certificate = parameters.signed_by(&key, &self.issuer).map_err(failed)?;
         Ok(CertifiedKey { certificate: certificate.pem(), private_key: key.serialize_pem() })
@@ -170,15 +185,19 @@ mod tests {
 
     #[test]
     fn an_authority_is_the_same_on_every_machine() {
-        let authority = ClusterAuthority::derive(&definition("harbour", 0), AuthorityRole::Client).unwrap();
+        let authority =
+            ClusterAuthority::derive_authority(&definition("harbour", 0), AuthorityRole::Client).unwrap();
 
-        assert_eq!(authority.certificate(), GOLDEN);
+        assert_eq!(authority.certificate_pem(), GOLDEN);
     }
 
     #[test]
     fn roles_names_and_secrets_have_authorities_of_their_own() {
         let certificate = |name, first, role| {
-            ClusterAuthority::derive(&definition(name, first), role).unwrap().certificate().to_owned()
+            ClusterAuthority::derive_authority(&definition(name, first), role)
+                .unwrap()
+                .certificate_pem()
+                .to_owned()
         };
         let own = certificate("harbour", 0, AuthorityRole::Client);
 
@@ -189,14 +208,17 @@ mod tests {
 
     #[test]
     fn each_certificate_has_a_key_of_its_own_which_debug_hides() {
-        let authority = ClusterAuthority::derive(&definition("harbour", 0), AuthorityRole::Peer).unwrap();
+        let authority =
+            ClusterAuthority::derive_authority(&definition("harbour", 0), AuthorityRole::Peer).unwrap();
         let subject = CertificateSubject {
             common_name: "10-0-0-1".to_owned(),
             addresses: vec!["10.0.0.1".parse().unwrap()],
             names: vec!["localhost".to_owned()],
+            expires_at: None,
         };
 
-        let (one, other) = (authority.certify(&subject).unwrap(), authority.certify(&subject).unwrap());
+        let (one, other) =
+            (authority.issue_certificate(&subject).unwrap(), authority.issue_certificate(&subject).unwrap());
 
         assert_ne!(one.private_key, other.private_key);
         assert!(!format!("{one:?}").contains("PRIVATE"));

@@ -14,7 +14,7 @@ pub const KEY_BYTES: usize = 32;
 const SALT: &[u8] = b"catamaran cluster, 1";
 
 /// What a key is for.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeyPurpose {
     /// Signs certificates of etcd's clients, and of what they connect to.
     ClientAuthority,
@@ -22,16 +22,19 @@ pub enum KeyPurpose {
     LinkMessages,
     /// Signs certificates of etcd's members for each other.
     PeerAuthority,
+    /// Signs certificates of people who may look at fleet.
+    ReaderAuthority,
     /// Names the cluster in etcd, so that members of two clusters refuse each other.
     Token,
 }
 
 impl KeyPurpose {
-    fn label(self) -> &'static [u8] {
+    fn derivation_label(self) -> &'static [u8] {
         match self {
             Self::ClientAuthority => b"authority of etcd's clients",
             Self::LinkMessages => b"messages on the local link",
             Self::PeerAuthority => b"authority of etcd's members",
+            Self::ReaderAuthority => b"authority of fleet's readers",
             Self::Token => b"token of the cluster",
         }
     }
@@ -42,12 +45,12 @@ impl KeyPurpose {
 /// One digest is enough, so that it is two HMACs. `ring::hkdf` gives the same, and an error that cannot happen.
 #[must_use]
 pub fn derive_key(definition: &ClusterDefinition, purpose: KeyPurpose) -> [u8; KEY_BYTES] {
-    let extracted = hmac(SALT, &[definition.secret.bytes()]);
+    let extracted = hmac_sha256(SALT, &[definition.secret.secret_bytes()]);
     // A name has no byte of zero, so that no name and label read as another name and label.
-    hmac(&extracted, &[definition.name.as_bytes(), b"\0", purpose.label(), &[1]])
+    hmac_sha256(&extracted, &[definition.name.as_bytes(), b"\0", purpose.derivation_label(), &[1]])
 }
 
-fn hmac(key: &[u8], parts: &[&[u8]]) -> [u8; KEY_BYTES] {
+fn hmac_sha256(key: &[u8], parts: &[&[u8]]) -> [u8; KEY_BYTES] {
     let mut context = Context::with_key(&Key::new(HMAC_SHA256, key));
     for part in parts {
         context.update(part);
@@ -59,7 +62,7 @@ fn hmac(key: &[u8], parts: &[&[u8]]) -> [u8; KEY_BYTES] {
 
 /// Digits for a name that may be seen.
 #[must_use]
-pub fn hexadecimal(bytes: &[u8]) -> String {
+pub fn encode_hex(bytes: &[u8]) -> String {
     let mut digits = String::new();
     for byte in bytes {
         // Writing into a text does not fail.
@@ -91,7 +94,7 @@ pub(crate) mod tests {
 
     #[test]
     fn keys_of_running_clusters_stay() {
-        let key = |purpose| hexadecimal(&derive_key(&definition("harbour", 0), purpose));
+        let key = |purpose| encode_hex(&derive_key(&definition("harbour", 0), purpose));
 
         // Computed with Python's hmac by RFC 5869; a change here locks machines of one cluster out of it.
         assert_eq!(
@@ -118,12 +121,13 @@ pub(crate) mod tests {
             KeyPurpose::ClientAuthority,
             KeyPurpose::LinkMessages,
             KeyPurpose::PeerAuthority,
+            KeyPurpose::ReaderAuthority,
             KeyPurpose::Token,
         ];
         let definitions = [definition("harbour", 0), definition("harbour", 1), definition("quay", 0)];
         let keys: BTreeSet<_> =
             definitions.iter().flat_map(|one| purposes.map(|purpose| derive_key(one, purpose))).collect();
 
-        assert_eq!(keys.len(), 12);
+        assert_eq!(keys.len(), 15);
     }
 }

@@ -32,11 +32,23 @@ pub const CLASSIC: [SocketAddr; 2] = [
     SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 4001),
 ];
 
+/// The store of version 3 is full then, unless a person sets another quota.
+pub const QUOTA_BYTES: u64 = 512 << 20;
+
 /// Variables by name.
 pub type Variables = BTreeMap<String, String>;
 
+/// How a voter's etcd begins if it has no data.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum VoterStart {
+    /// As one that the members have listed: these are they.
+    Existing(String),
+    /// It forms the cluster with the other voters.
+    New,
+}
+
 /// What this machine is in its cluster.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ClusterPlace {
     /// Nobody wrote `cluster`: etcd does what its own settings say.
     Unplaced,
@@ -48,6 +60,8 @@ pub enum ClusterPlace {
         voters: VoterList,
         /// The cluster's name in etcd.
         token: String,
+        /// How it begins.
+        start: VoterStart,
     },
     /// It uses the voters.
     Worker {
@@ -57,7 +71,7 @@ pub enum ClusterPlace {
 }
 
 /// How etcd runs.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct EtcdPlan {
     /// What etcd is told besides what it was told.
     pub variables: Variables,
@@ -79,8 +93,10 @@ pub struct EtcdPlan {
 pub fn plan_etcd(given: &Variables, place: &ClusterPlace, folder: &Path) -> EtcdPlan {
     let plan = match place {
         ClusterPlace::Unplaced => plan_unplaced(given, folder),
-        ClusterPlace::Voter { address, voters, token } => {
-            plan_voter(given, (*address, voters, token), folder)
+        ClusterPlace::Voter { address, voters, token, start } => {
+            let mut plan = plan_voter(given, (*address, voters, token), folder);
+            plan.variables.extend(start.variables());
+            plan
         }
         ClusterPlace::Worker { voters } => {
             EtcdPlan { classic: CLASSIC.to_vec(), members: voters.client_sockets(), ..EtcdPlan::default() }
@@ -89,6 +105,16 @@ pub fn plan_etcd(given: &Variables, place: &ClusterPlace, folder: &Path) -> Etcd
     let own = defaults::DEFAULTS.iter().filter(|(name, _)| !given.contains_key(*name));
     let own: Variables = own.map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     EtcdPlan { variables: own.into_iter().chain(plan.variables).collect(), ..plan }
+}
+
+impl VoterStart {
+    /// What differs from forming a cluster.
+    fn variables(&self) -> Variables {
+        let Self::Existing(members) = self else { return Variables::new() };
+        [("ETCD_INITIAL_CLUSTER", members.clone()), ("ETCD_INITIAL_CLUSTER_STATE", "existing".to_owned())]
+            .map(|(name, value)| (name.to_owned(), value))
+            .into()
+    }
 }
 
 fn plan_voter(given: &Variables, place: (IpAddr, &VoterList, &str), folder: &Path) -> EtcdPlan {
@@ -138,9 +164,9 @@ fn plan_unplaced(given: &Variables, folder: &Path) -> EtcdPlan {
         Some(peers) if peers.iter().all(ServedUrl::is_plain_loopback) && !forms_with_others(given) => {
             plan.variables.extend(encrypted_peers(given, folder));
         }
-        Some(peers) => plan.exposures.extend(exposed(peers, Exposure::PlainPeers)),
+        Some(peers) => plan.exposures.extend(exposures_of(peers, Exposure::PlainPeers)),
         // etcd's own default for members is its loopback address.
-        None => plan.exposures.push(Exposure::PlainPeers(ServedUrl::parse("http://localhost:2380"))),
+        None => plan.exposures.push(Exposure::PlainPeers(ServedUrl::parse_url("http://localhost:2380"))),
     }
     plan
 }
@@ -150,7 +176,7 @@ fn plan_clients(given: &Variables, folder: &Path) -> EtcdPlan {
     if defaults::CLIENT_TLS_NAMES.iter().any(|name| given.contains_key(*name)) {
         // Whose certificates they are, and who may come with them, is for their author to know.
         let served = given.get("ETCD_LISTEN_CLIENT_URLS").map_or("http://localhost:2379", String::as_str);
-        let exposures = exposed(ServedUrl::parse_list(served), Exposure::PlainClients).collect();
+        let exposures = exposures_of(ServedUrl::parse_list(served), Exposure::PlainClients).collect();
         return EtcdPlan { exposures, ..EtcdPlan::default() };
     }
     let mut variables = tls_variables(&defaults::CLIENT_TLS, folder);
@@ -172,7 +198,7 @@ fn plan_clients(given: &Variables, folder: &Path) -> EtcdPlan {
             classic.first().map_or_else(|| format!("https://{LOCAL}"), |socket| format!("http://{socket}"));
         variables.insert("ETCD_ADVERTISE_CLIENT_URLS".to_owned(), url);
     }
-    let exposures = exposed(kept, Exposure::PlainClients).collect();
+    let exposures = exposures_of(kept, Exposure::PlainClients).collect();
     EtcdPlan { variables, classic, members: vec![LOCAL], exposures, ..EtcdPlan::default() }
 }
 
@@ -223,7 +249,10 @@ fn encrypted_peers(given: &Variables, folder: &Path) -> Variables {
     variables
 }
 
-fn exposed(served: Vec<ServedUrl>, exposure: fn(ServedUrl) -> Exposure) -> impl Iterator<Item = Exposure> {
+fn exposures_of(
+    served: Vec<ServedUrl>,
+    exposure: fn(ServedUrl) -> Exposure,
+) -> impl Iterator<Item = Exposure> {
     served.into_iter().filter(|served| served.is_open() || served.is_plain_loopback()).map(exposure)
 }
 

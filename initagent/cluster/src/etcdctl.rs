@@ -54,7 +54,7 @@ const OWN_WAY: [&str; 11] = [
 ];
 
 /// What is meant.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EtcdctlCall {
     /// Exactly what was typed.
     AsTyped,
@@ -118,7 +118,7 @@ pub fn call_environment(call: EtcdctlCall, site: &Site) -> Variables {
             let members = read_served(site).ok().flatten().map(|served| served.members).unwrap_or_default();
             if !members.is_empty() {
                 let members: Vec<String> = members.iter().map(|member| format!("https://{member}")).collect();
-                let path = |name: &str| site.runtime(name).display().to_string();
+                let path = |name: &str| site.runtime_path(name).display().to_string();
                 variables.insert("ETCDCTL_ENDPOINTS".to_owned(), members.join(","));
                 variables.insert("ETCDCTL_CACERT".to_owned(), path("client-ca.pem"));
                 variables.insert("ETCDCTL_CERT".to_owned(), path("client.pem"));
@@ -131,7 +131,7 @@ pub fn call_environment(call: EtcdctlCall, site: &Site) -> Variables {
 
 /// Becomes Debian's program, or runs it; the exit code if it ended.
 pub fn run_etcdctl(words: &[OsString], environment: &Variables) -> io::Result<u8> {
-    let site = Site::below(std::path::Path::new("/"));
+    let site = Site::at_root(std::path::Path::new("/"));
     let texts: Vec<String> = words.iter().map(|word| word.to_string_lossy().into_owned()).collect();
     let call = plan_call(&texts, environment);
     if call == EtcdctlCall::Either {
@@ -232,8 +232,8 @@ mod tests {
     #[test]
     fn version_3_comes_with_the_machines_certificate() {
         let folder = tempfile::tempdir().unwrap();
-        let site = Site::below(folder.path());
-        let path = site.runtime("served.json");
+        let site = Site::at_root(folder.path());
+        let path = site.runtime_path("served.json");
         let served =
             crate::prepare::ServedCluster { members: vec![crate::etcd::LOCAL], ..Default::default() };
         let text = serde_json::to_string(&served).unwrap();

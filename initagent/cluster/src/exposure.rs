@@ -7,7 +7,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 /// One URL that etcd serves, as far as its reach goes.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServedUrl {
     /// The URL, as it was written.
     pub url: String,
@@ -18,7 +18,7 @@ pub struct ServedUrl {
 }
 
 /// Who gets to an address.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reach {
     /// Whoever reaches any address of the machine.
     Everywhere,
@@ -31,7 +31,7 @@ pub enum Reach {
 }
 
 /// Something that is open because a person wrote so.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Exposure {
     /// Clients come without a certificate.
     PlainClients(ServedUrl),
@@ -42,7 +42,7 @@ pub enum Exposure {
 impl ServedUrl {
     /// Reads one URL of a list.
     #[must_use]
-    pub fn parse(url: &str) -> Self {
+    pub fn parse_url(url: &str) -> Self {
         let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
         let host = host_of(rest.split('/').next().unwrap_or_default());
         let reach = match host.parse::<IpAddr>() {
@@ -59,7 +59,7 @@ impl ServedUrl {
     /// Reads a list with commas.
     #[must_use]
     pub fn parse_list(list: &str) -> Vec<Self> {
-        list.split(',').map(str::trim).filter(|url| !url.is_empty()).map(Self::parse).collect()
+        list.split(',').map(str::trim).filter(|url| !url.is_empty()).map(Self::parse_url).collect()
     }
 
     /// Whether only this machine gets there, in the clear.
@@ -112,7 +112,7 @@ mod tests {
 
     #[test]
     fn reach_is_read_from_each_form_of_an_address() {
-        let reach = |url| ServedUrl::parse(url).reach;
+        let reach = |url| ServedUrl::parse_url(url).reach;
 
         assert_eq!(reach("http://0.0.0.0:2379"), Reach::Everywhere);
         assert_eq!(reach("http://[::]:2379"), Reach::Everywhere);
@@ -133,7 +133,7 @@ mod tests {
 
     #[test]
     fn the_sentence_names_who_gets_in_and_what_closes_it() {
-        let exposure = Exposure::PlainClients(ServedUrl::parse("http://0.0.0.0:4001"));
+        let exposure = Exposure::PlainClients(ServedUrl::parse_url("http://0.0.0.0:4001"));
 
         assert_eq!(
             exposure.to_string(),

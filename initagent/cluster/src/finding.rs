@@ -7,7 +7,9 @@
 #![expect(clippy::disallowed_methods, reason = "effects live here")]
 
 mod discovery;
+mod dns_message;
 mod lan;
+mod service_records;
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, ToSocketAddrs as _};
@@ -17,8 +19,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use user_data::cluster::{ClusterDefinition, FindMethod};
 
-use crate::derive::{KeyPurpose, derive_key, hexadecimal};
+use crate::derive::{KeyPurpose, derive_key, encode_hex};
 use crate::interfaces::{OwnAddress, own_addresses};
+use crate::joining::Formation;
 use crate::link::{DurableBallots, MachineNumber};
 use crate::site::{Readers, Site, SiteError};
 use crate::voters::{PEER_PORT, VoterList};
@@ -27,6 +30,9 @@ pub(crate) use lan::{LinkSockets, read_membership};
 
 /// Between two questions to a name server or a discovery service that knows too few yet.
 const PAUSE: Duration = Duration::from_secs(2);
+
+/// Where the voters are remembered.
+const VOTERS: &str = "voters.json";
 
 /// Why the voters are not known.
 #[derive(Debug, thiserror::Error)]
@@ -41,15 +47,35 @@ pub enum FindError {
 }
 
 /// What the disk remembers of the voters.
-#[derive(Debug, Deserialize, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 struct RememberedVoters {
     /// Of which cluster they are.
     token: String,
     voters: VoterList,
+    /// Whether the cluster had data before.
+    #[serde(default)]
+    formed: bool,
+}
+
+/// Who votes, and whether a cluster of them is known to exist.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FoundVoters {
+    /// The voters.
+    pub voters: VoterList,
+    /// Whether the cluster was formed before.
+    pub formation: Formation,
+}
+
+impl FoundVoters {
+    /// Voters of whom nothing else is known.
+    #[must_use]
+    pub fn new(voters: VoterList) -> Self {
+        Self { voters, formation: Formation::Unknown }
+    }
 }
 
 /// What a machine tells others of its cluster on the link, and its number there.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct LinkMembership {
     /// Its number.
     pub(crate) number: MachineNumber,
@@ -64,7 +90,7 @@ pub(crate) struct LinkMembership {
 /// The name of a cluster in etcd.
 #[must_use]
 pub fn cluster_token(definition: &ClusterDefinition) -> String {
-    hexadecimal(&derive_key(definition, KeyPurpose::Token)[..16])
+    encode_hex(&derive_key(definition, KeyPurpose::Token)[..16])
 }
 
 /// Who votes. Waits for as long as the others take.
@@ -72,26 +98,48 @@ pub fn find_voters(
     site: &Site,
     definition: &ClusterDefinition,
     say: &mut dyn FnMut(String),
-) -> Result<VoterList, FindError> {
-    let (path, token) = (site.state("voters.json"), cluster_token(definition));
+) -> Result<FoundVoters, FindError> {
+    let (path, token) = (site.state_path(VOTERS), cluster_token(definition));
     let remembered = site.read(&path)?.and_then(|text| serde_json::from_str::<RememberedVoters>(&text).ok());
     if let Some(known) = remembered.filter(|known| known.token == token) {
-        return Ok(known.voters);
+        let formation = if known.formed { Formation::Before } else { Formation::Unknown };
+        return Ok(FoundVoters { voters: known.voters, formation });
     }
-    let voters = match &definition.find {
+    let found = match &definition.find {
         FindMethod::Addresses(addresses) => {
-            VoterList::new(addresses.iter().copied().take(usize::from(definition.size)))
+            FoundVoters::new(VoterList::new(addresses.iter().copied().take(usize::from(definition.size))))
         }
-        FindMethod::Alone => VoterList::new([await_address(say).address]),
+        FindMethod::Alone => FoundVoters::new(VoterList::new([await_address(say).address])),
         FindMethod::Discovery(url) => discovery::find_voters(site, url, definition.size, say)?,
         FindMethod::Lan => lan::find_voters(site, definition, say)?,
-        FindMethod::Name(name) => resolve_voters(name, definition.size, say),
+        FindMethod::Name(name) => FoundVoters::new(resolve_voters(name, definition.size, say)),
+        FindMethod::Service(domain) => {
+            FoundVoters::new(service_records::find_voters(site, domain, definition.size, say))
+        }
     };
-    let remembered = RememberedVoters { token, voters };
+    remember_voters(site, definition, &found)?;
+    Ok(found)
+}
+
+/// Keeps the voters for the machine's next boots.
+pub fn remember_voters(
+    site: &Site,
+    definition: &ClusterDefinition,
+    found: &FoundVoters,
+) -> Result<(), SiteError> {
+    let remembered = RememberedVoters {
+        token: cluster_token(definition),
+        voters: found.voters.clone(),
+        formed: found.formation == Formation::Before,
+    };
     // Values of these types become JSON.
     let text = serde_json::to_string(&remembered).unwrap_or_default();
-    site.write(&path, &text, Readers::All)?;
-    Ok(remembered.voters)
+    let path = site.state_path(VOTERS);
+    // The flash of small machines is written when there is something new.
+    if site.read(&path)?.as_deref() == Some(&text) {
+        return Ok(());
+    }
+    site.write(&path, &text, Readers::All)
 }
 
 /// The address by which others know this machine. A network that is slow to come is waited for.
@@ -130,7 +178,7 @@ fn resolve_voters(name: &str, size: u8, say: &mut dyn FnMut(String)) -> VoterLis
 
 /// The number by which this machine is known among the others; drawn once.
 pub(crate) fn machine_number(site: &Site) -> Result<MachineNumber, FindError> {
-    let path = site.state("number");
+    let path = site.state_path("number");
     let known = site.read(&path)?.and_then(|text| u64::from_str_radix(text.trim(), 16).ok());
     if let Some(number) = known {
         return Ok(number);

@@ -12,7 +12,7 @@ use nix::net::if_::{InterfaceFlags, if_nametoindex};
 const INWARD: [&str; 9] = ["br-", "cilium", "cni", "docker", "flannel", "lxc", "podman", "veth", "virbr"];
 
 /// One address and where it is.
-#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct OwnAddress {
     /// The number of its interface.
     pub interface: u32,

@@ -55,29 +55,39 @@ pub type SessionNumber = u64;
 pub type VoterMap = BTreeMap<MachineNumber, IpAddr>;
 
 /// Which attempt to agree is meant; a later one is greater.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, Ord, PartialEq, PartialOrd, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 pub struct Ballot {
     round: u64,
     proposer: MachineNumber,
 }
 
 /// A list that a machine accepted in a ballot.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Acceptance {
     ballot: Ballot,
     voters: VoterMap,
 }
 
 /// What a machine must not forget, whatever happens to its power.
-#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct DurableBallots {
     promised: Ballot,
     accepted: Option<Acceptance>,
     decided: Option<VoterMap>,
 }
 
+impl DurableBallots {
+    /// Whether the decided list has another machine at this address: the one whose disk this machine had, since no
+    /// list is decided before each machine on it accepted it.
+    #[must_use]
+    pub fn names_another(&self, address: IpAddr, number: MachineNumber) -> bool {
+        let decided = self.decided.iter().flatten();
+        decided.into_iter().any(|(known, at)| *at == address && *known != number)
+    }
+}
+
 /// How far an attempt is.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ProposalPhase {
     /// Accept this list.
     Accept,
@@ -86,7 +96,7 @@ pub enum ProposalPhase {
 }
 
 /// An attempt to agree.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Proposal {
     ballot: Ballot,
     voters: VoterMap,
@@ -94,7 +104,7 @@ pub struct Proposal {
 }
 
 /// All that a machine says, each time whole: a lost message costs nothing but time.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LinkMessage {
     /// Who says it.
     pub from: MachineNumber,
@@ -113,7 +123,7 @@ pub struct LinkMessage {
 }
 
 /// What the caller does, in this order.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct LinkStep {
     /// Goes to the disk, and is there before anything is sent.
     pub persist: Option<DurableBallots>,
@@ -122,7 +132,7 @@ pub struct LinkStep {
 }
 
 /// One machine that others are told of.
-#[derive(Clone, Debug)]
+#[derive(Debug, Clone)]
 struct LinkPeer {
     /// The last of its runs, newest first, each with the greatest count.
     sessions: VecDeque<(SessionNumber, u64)>,
@@ -132,7 +142,7 @@ struct LinkPeer {
 }
 
 /// This machine's part.
-#[derive(Clone, Debug)]
+#[derive(Debug, Clone)]
 pub struct LinkNode {
     number: MachineNumber,
     session: SessionNumber,
@@ -179,20 +189,26 @@ impl LinkNode {
         }
     }
 
+    /// What it must not forget.
+    #[must_use]
+    pub fn ballots(&self) -> &DurableBallots {
+        &self.ballots
+    }
+
     /// The list, once it is decided.
     #[must_use]
-    pub fn decided(&self) -> Option<VoterList> {
+    pub fn decided_voters(&self) -> Option<VoterList> {
         self.ballots.decided.as_ref().map(|voters| VoterList::new(voters.values().copied()))
     }
 
     /// How many machines answer, this one included.
     #[must_use]
-    pub fn answering(&self, now: Moment) -> usize {
-        self.fresh(now).count() + 1
+    pub fn count_answering(&self, now: Moment) -> usize {
+        self.fresh_messages(now).count() + 1
     }
 
     /// Takes a message that was authenticated.
-    pub fn receive(&mut self, message: LinkMessage, now: Moment) -> LinkStep {
+    pub fn receive_message(&mut self, message: LinkMessage, now: Moment) -> LinkStep {
         let before = (self.ballots.clone(), self.proposal.clone());
         let from = message.from;
         if from == self.number || !self.note_peer(message, now) {
@@ -202,32 +218,33 @@ impl LinkNode {
             // Heard, but not in answer to us: our next message names its run, and it can answer.
             return LinkStep::default();
         };
-        self.follow(&message);
-        self.advance(now);
+        self.follow_promise(&message);
+        self.advance_proposal(now);
         let is_late = self.ballots.decided.is_some() && message.ballots.decided.is_none();
         let is_changed = before != (self.ballots.clone(), self.proposal.clone());
         let persist = (before.0 != self.ballots).then(|| self.ballots.clone());
-        let send = (is_changed || (is_late && self.may_send(now, HEARTBEAT))).then(|| self.message(now));
+        let send = (is_changed || (is_late && self.may_send(now, HEARTBEAT))).then(|| self.next_message(now));
         LinkStep { persist, send }
     }
 
     /// Does what is due. To be called every [`HEARTBEAT`] or more often.
-    pub fn tick(&mut self, now: Moment) -> LinkStep {
+    pub fn run_tick(&mut self, now: Moment) -> LinkStep {
         let before = self.ballots.clone();
         self.peers.retain(|_, peer| now.saturating_sub(peer.heard_at) < SILENCE * 12);
-        let candidates: BTreeSet<MachineNumber> = self.fresh(now).map(|(number, _)| number).collect();
+        let candidates: BTreeSet<MachineNumber> =
+            self.fresh_messages(now).map(|(number, _)| number).collect();
         if candidates != self.candidates {
             self.candidates = candidates;
             self.calm_since = now;
         }
-        self.advance(now);
-        self.propose(now);
+        self.advance_proposal(now);
+        self.start_proposal(now);
         let persist = (before != self.ballots).then(|| self.ballots.clone());
         let wanted = if self.ballots.decided.is_some() { QUIET_HEARTBEAT } else { HEARTBEAT };
         // Whoever speaks and was not answered yet gets the number of his run repeated.
         let is_awaited = self.peers.values().any(|peer| self.sent_at.is_none_or(|sent| peer.heard_at > sent));
         let wanted = if is_awaited { HEARTBEAT } else { wanted };
-        let send = (persist.is_some() || self.may_send(now, wanted)).then(|| self.message(now));
+        let send = (persist.is_some() || self.may_send(now, wanted)).then(|| self.next_message(now));
         LinkStep { persist, send }
     }
 
@@ -261,7 +278,7 @@ impl LinkNode {
     }
 
     /// What others said in answer to this run, not too long ago.
-    fn fresh(&self, now: Moment) -> impl Iterator<Item = (MachineNumber, &LinkMessage)> {
+    fn fresh_messages(&self, now: Moment) -> impl Iterator<Item = (MachineNumber, &LinkMessage)> {
         self.peers.iter().filter_map(move |(number, peer)| {
             let (at, message) = peer.fresh.as_ref()?;
             (now.saturating_sub(*at) < SILENCE).then_some((*number, message))
@@ -269,7 +286,7 @@ impl LinkNode {
     }
 
     /// Does what another asks, as far as a promise allows it.
-    fn follow(&mut self, message: &LinkMessage) {
+    fn follow_promise(&mut self, message: &LinkMessage) {
         if self.ballots.decided.is_some() {
             return;
         }
@@ -279,7 +296,7 @@ impl LinkNode {
             return;
         }
         if let Some(proposal) = message.proposal.as_ref().filter(|proposal| self.is_asked(proposal)) {
-            self.grant(&proposal.clone());
+            self.grant_proposal(&proposal.clone());
         }
     }
 
@@ -287,7 +304,7 @@ impl LinkNode {
         proposal.voters.get(&self.number) == Some(&self.address) && proposal.voters.len() == self.size
     }
 
-    fn grant(&mut self, proposal: &Proposal) {
+    fn grant_proposal(&mut self, proposal: &Proposal) {
         if proposal.ballot < self.ballots.promised {
             return;
         }
@@ -299,9 +316,9 @@ impl LinkNode {
     }
 
     /// Moves the own proposal on, if those it asks have answered.
-    fn advance(&mut self, now: Moment) {
+    fn advance_proposal(&mut self, now: Moment) {
         let Some(proposal) = self.proposal.clone().filter(|_| self.ballots.decided.is_none()) else { return };
-        let answers = self.answers(&proposal, now);
+        let answers = self.collect_ballots(&proposal, now);
         if answers.values().any(|ballots| ballots.promised > proposal.ballot) {
             self.proposal = None;
             return;
@@ -329,9 +346,9 @@ impl LinkNode {
     }
 
     /// The ballots of those on a list, as far as they answer.
-    fn answers(&self, proposal: &Proposal, now: Moment) -> BTreeMap<MachineNumber, DurableBallots> {
+    fn collect_ballots(&self, proposal: &Proposal, now: Moment) -> BTreeMap<MachineNumber, DurableBallots> {
         let own = [(self.number, self.ballots.clone())];
-        let others = self.fresh(now).map(|(number, message)| (number, message.ballots.clone()));
+        let others = self.fresh_messages(now).map(|(number, message)| (number, message.ballots.clone()));
         let is_asked = |(number, _): &(MachineNumber, DurableBallots)| proposal.voters.contains_key(number);
         others.chain(own).filter(is_asked).collect()
     }
@@ -351,7 +368,7 @@ impl LinkNode {
     }
 
     /// Makes a proposal, if it is this machine's turn: that of the least number among those that answer.
-    fn propose(&mut self, now: Moment) {
+    fn start_proposal(&mut self, now: Moment) {
         let is_first = self.candidates.iter().all(|number| self.number < *number);
         let is_calm = now.saturating_sub(self.calm_since) >= CALM;
         let is_stalled = now.saturating_sub(self.proposed_at) >= SILENCE;
@@ -371,23 +388,23 @@ impl LinkNode {
 
     fn begin_phase(&mut self, proposal: Proposal, now: Moment) {
         if self.is_asked(&proposal) {
-            self.grant(&proposal);
+            self.grant_proposal(&proposal);
         }
         self.proposal = Some(proposal);
         self.proposed_at = now;
         // A cluster of one machine has nobody to wait for.
         if self.size == 1 {
-            self.advance(now);
+            self.advance_proposal(now);
         }
     }
 
     fn first_voters(&self, now: Moment) -> VoterMap {
-        let others = self.fresh(now).map(|(number, message)| (number, message.address));
+        let others = self.fresh_messages(now).map(|(number, message)| (number, message.address));
         let all: VoterMap = others.chain([(self.number, self.address)]).collect();
         all.into_iter().take(self.size).collect()
     }
 
-    fn message(&mut self, now: Moment) -> LinkMessage {
+    fn next_message(&mut self, now: Moment) -> LinkMessage {
         self.count += 1;
         self.sent_at = Some(now);
         let mut latest: Vec<(&MachineNumber, &LinkPeer)> = self.peers.iter().collect();

@@ -6,23 +6,33 @@
 #![expect(clippy::disallowed_methods, reason = "effects live here")]
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use serde::{Deserialize, Serialize};
 use user_data::cluster::{ClusterDefinition, FindMethod};
 use user_data::systemd::environment_line;
 
-use crate::etcd::{CLASSIC, ClusterPlace, EtcdPlan, Variables, plan_etcd};
-use crate::finding::{FindError, LinkMembership, cluster_token, find_voters, read_membership};
-use crate::fleet::plan_fleet;
-use crate::identity::{DefinitionOrigin, IdentityError, certify_client, certify_etcd, read_definition};
+use crate::etcd::{CLASSIC, ClusterPlace, EtcdPlan, Variables, VoterStart, plan_etcd};
+use crate::finding::{
+    FindError, FoundVoters, LinkMembership, cluster_token, find_voters, read_membership, remember_voters,
+};
+use crate::fleet::{plan_fleet, plan_remote_api};
+use crate::identity::{
+    DefinitionOrigin, IdentityError, certify_client, certify_etcd, certify_fleet, read_definition,
+};
 use crate::interfaces::own_addresses;
+use crate::joining::{DataState, Formation};
+use crate::membership_change::{PlaceError, PlaceSeeker, data_state, quick_client};
 use crate::site::{Readers, Site, SiteError};
+use crate::voters::VoterList;
 
 /// Keeps etcd's old clients apart from it, and tells late machines of the cluster.
 const SERVICE: &str = "catamaran-cluster.service";
 /// What the service serves, and what `status` shows.
 pub(crate) const SERVED: &str = "served.json";
+/// Where Debian's unit has etcd keep its data.
+const DATA_FOLDER: &str = "/var/lib/etcd/default";
 /// Where people write fleet's options.
 const FLEET_FILE: &str = "/etc/fleet/fleet.conf";
 
@@ -34,12 +44,16 @@ pub enum PrepareError {
     Find(#[from] FindError),
     #[error("cannot make the certificates of this machine")]
     Identity(#[from] IdentityError),
+    #[error("this machine has no certificate for etcd yet")]
+    NoCredentials,
+    #[error("cannot find the place of this machine among the members of etcd")]
+    Place(#[from] PlaceError),
     #[error(transparent)]
     Site(#[from] SiteError),
 }
 
 /// Which program is about to start.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Program {
     /// etcd.
     Etcd,
@@ -48,7 +62,7 @@ pub enum Program {
 }
 
 impl Program {
-    /// What its unit reads, below the folder of [`Site::runtime`].
+    /// What its unit reads, below the folder of [`Site::runtime_path`].
     const fn environment_file(self) -> &'static str {
         match self {
             Self::Etcd => "etcd.env",
@@ -58,7 +72,7 @@ impl Program {
 }
 
 /// Whether the program is to start.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Readiness {
     /// Yes.
     Ready,
@@ -67,7 +81,7 @@ pub enum Readiness {
 }
 
 /// What this machine is in its cluster, for those who ask and for what is served.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct ServedCluster {
     /// The cluster's name; none if nobody wrote one.
     pub(crate) name: Option<String>,
@@ -83,18 +97,24 @@ pub(crate) struct ServedCluster {
     pub(crate) exposures: Vec<String>,
     /// Settings that are not followed.
     pub(crate) ignored: Vec<String>,
+    /// Whether etcd of this machine comes to members that are there, as a learner.
+    #[serde(default)]
+    pub(crate) is_joining: bool,
+    /// Where etcd of this machine keeps its data; none if it does not run here.
+    #[serde(default)]
+    pub(crate) data_folder: Option<PathBuf>,
     /// What others on the link are told.
     pub(crate) link: Option<LinkMembership>,
 }
 
 /// Prepares the machine for a program that has these variables.
-pub fn prepare(
+pub fn prepare_program(
     site: &Site,
     program: Program,
     given: &Variables,
     say: &mut dyn FnMut(String),
 ) -> Result<Readiness, PrepareError> {
-    let given = without_own(given, site.read(&site.runtime(program.environment_file()))?);
+    let given = without_own(given, site.read(&site.runtime_path(program.environment_file()))?);
     match program {
         Program::Etcd => prepare_etcd(site, &given, say),
         Program::Fleet => prepare_fleet(site, &given),
@@ -122,10 +142,10 @@ fn prepare_etcd(
 ) -> Result<Readiness, PrepareError> {
     let (definition, origin) = read_definition(site)?;
     certify_client(site, &definition)?;
-    let place = find_place(site, &definition, origin, say)?;
+    let place = find_place(site, given, (&definition, origin), say)?;
     let own: Vec<IpAddr> = own_addresses().into_iter().map(|one| one.address).collect();
     certify_etcd(site, &definition, &own)?;
-    let plan = plan_etcd(given, &place, &site.runtime(""));
+    let plan = plan_etcd(given, &place, &site.runtime_path(""));
     for sentence in plan.exposures.iter().map(ToString::to_string) {
         say(format!("warning: {sentence}"));
     }
@@ -133,34 +153,64 @@ fn prepare_etcd(
     for name in plan.ignored.iter().filter(|name| *name != "ETCD_NAME") {
         say(format!("warning: {name} is not used, since the key `cluster` forms this cluster"));
     }
-    site.write(&site.runtime(Program::Etcd.environment_file()), &environment(&plan.variables), Readers::All)?;
-    serve(site, &served(site, &definition, origin, (&place, &plan))?)?;
+    site.write(
+        &site.runtime_path(Program::Etcd.environment_file()),
+        &format_environment(&plan.variables),
+        Readers::All,
+    )?;
+    start_serving(site, &served_cluster(site, (&definition, origin), given, (&place, &plan))?)?;
     Ok(if plan.runs_here { Readiness::Ready } else { Readiness::NotHere })
 }
 
 /// What the machine is in its cluster. Waits for the others.
 fn find_place(
     site: &Site,
-    definition: &ClusterDefinition,
-    origin: DefinitionOrigin,
+    given: &Variables,
+    (definition, origin): (&ClusterDefinition, DefinitionOrigin),
     say: &mut dyn FnMut(String),
-) -> Result<ClusterPlace, FindError> {
+) -> Result<ClusterPlace, PrepareError> {
     // Alone, etcd stays on loopback, and what its own settings say holds.
     if origin == DefinitionOrigin::OwnMachine || definition.find == FindMethod::Alone {
         return Ok(ClusterPlace::Unplaced);
     }
-    let voters = find_voters(site, definition, say)?;
+    let found = find_voters(site, definition, say)?;
     let own: Vec<IpAddr> = own_addresses().into_iter().map(|one| one.address).collect();
-    Ok(match voters.member_among(&own) {
-        Some(address) => ClusterPlace::Voter { address, voters, token: cluster_token(definition) },
-        None => ClusterPlace::Worker { voters },
-    })
+    take_place(site, definition, (&own, &data_folder(site, given)), &found, say)
 }
 
-fn served(
+/// Finds this machine's place among the voters, and remembers who they are by now.
+pub fn take_place(
     site: &Site,
     definition: &ClusterDefinition,
-    origin: DefinitionOrigin,
+    (own, data_folder): (&[IpAddr], &Path),
+    found: &FoundVoters,
+    say: &mut dyn FnMut(String),
+) -> Result<ClusterPlace, PrepareError> {
+    let token = cluster_token(definition);
+    // The certificate was made before.
+    let client = quick_client(site)?.ok_or(PrepareError::NoCredentials)?;
+    let size = usize::from(definition.size);
+    let seeker = PlaceSeeker { site, client: &client, own, data_folder, size, token: &token };
+    let (place, view) = seeker.find_place(found, say)?;
+    let voters = match &place {
+        ClusterPlace::Unplaced => found.voters.clone(),
+        ClusterPlace::Voter { voters, .. } | ClusterPlace::Worker { voters } => voters.clone(),
+    };
+    let has_formed = view.is_some() || data_state(data_folder) == DataState::Present;
+    let formation = if has_formed { Formation::Before } else { found.formation };
+    remember_voters(site, definition, &FoundVoters { voters, formation }).map_err(FindError::Site)?;
+    Ok(place)
+}
+
+/// Where etcd of this machine keeps its data.
+fn data_folder(site: &Site, given: &Variables) -> PathBuf {
+    site.foreign_path(given.get("ETCD_DATA_DIR").map_or(DATA_FOLDER, String::as_str))
+}
+
+fn served_cluster(
+    site: &Site,
+    (definition, origin): (&ClusterDefinition, DefinitionOrigin),
+    given: &Variables,
     (place, plan): (&ClusterPlace, &EtcdPlan),
 ) -> Result<ServedCluster, PrepareError> {
     let (word, voters) = match place {
@@ -180,25 +230,28 @@ fn served(
         members: plan.members.clone(),
         exposures: plan.exposures.iter().map(ToString::to_string).collect(),
         ignored: plan.ignored.clone(),
+        is_joining: matches!(place, ClusterPlace::Voter { start: VoterStart::Existing(_), .. }),
+        data_folder: plan.runs_here.then(|| data_folder(site, given)),
         link,
     })
 }
 
 /// Lets the service serve this from now on.
-fn serve(site: &Site, served: &ServedCluster) -> Result<(), PrepareError> {
+fn start_serving(site: &Site, served: &ServedCluster) -> Result<(), PrepareError> {
     let text = serde_json::to_string(served).unwrap_or_default();
-    let path = site.runtime(SERVED);
-    let is_new = site.read(&path)?.as_deref() != Some(&text);
+    let path = site.runtime_path(SERVED);
+    // It makes a voter of a learner, and ends that work once it has.
+    let is_new = served.is_joining || site.read(&path)?.as_deref() != Some(&text);
     site.write(&path, &text, Readers::All)?;
     if site.is_running() {
         // Its certificate may be new even if this is not; a restart takes milliseconds, and old clients try again.
-        systemctl(if is_new { "restart" } else { "start" });
+        call_systemctl(if is_new { "restart" } else { "start" });
     }
     Ok(())
 }
 
 /// Without waiting: the service is no part of what is being started.
-fn systemctl(verb: &str) {
+fn call_systemctl(verb: &str) {
     let mut command = Command::new("systemctl");
     command.args(["--no-block", verb, SERVICE]).stdin(Stdio::null());
     // Without it fleet works, and old clients do not; its own status says why.
@@ -206,25 +259,43 @@ fn systemctl(verb: &str) {
 }
 
 fn prepare_fleet(site: &Site, given: &Variables) -> Result<Readiness, PrepareError> {
-    let (definition, _) = read_definition(site)?;
+    let (definition, origin) = read_definition(site)?;
     certify_client(site, &definition)?;
     let members = read_served(site)?.map_or_else(|| vec![crate::etcd::LOCAL], |served| served.members);
-    let file = site.read(&site.other(FLEET_FILE))?.unwrap_or_default();
-    let variables = plan_fleet(given, &file, &members, &site.runtime(""));
-    site.write(&site.runtime(Program::Fleet.environment_file()), &environment(&variables), Readers::All)?;
+    let file = site.read(&site.foreign_path(FLEET_FILE))?.unwrap_or_default();
+    let folder = site.runtime_path("");
+    let mut variables = plan_fleet(given, &file, &members, &folder);
+    // Alone, a machine is commanded from itself.
+    if origin == DefinitionOrigin::Written && definition.find != FindMethod::Alone {
+        let own: Vec<IpAddr> = own_addresses().into_iter().map(|one| one.address).collect();
+        certify_fleet(site, &definition, &own)?;
+        variables.extend(plan_remote_api(given, &file, cluster_address(site, &own)?, &folder));
+    }
+    site.write(
+        &site.runtime_path(Program::Fleet.environment_file()),
+        &format_environment(&variables),
+        Readers::All,
+    )?;
     Ok(Readiness::Ready)
 }
 
+/// The address by which the others know this machine.
+fn cluster_address(site: &Site, own: &[IpAddr]) -> Result<Option<IpAddr>, SiteError> {
+    let voters = read_served(site)?.map(|served| VoterList::new(served.voters));
+    let as_voter = voters.and_then(|voters| voters.member_among(own));
+    Ok(as_voter.or_else(|| own.first().copied()))
+}
+
 pub(crate) fn read_served(site: &Site) -> Result<Option<ServedCluster>, SiteError> {
-    Ok(site.read(&site.runtime(SERVED))?.and_then(|text| serde_json::from_str(&text).ok()))
+    Ok(site.read(&site.runtime_path(SERVED))?.and_then(|text| serde_json::from_str(&text).ok()))
 }
 
 /// The address that old clients are told.
-pub(crate) fn advertised(served: &ServedCluster) -> SocketAddr {
+pub(crate) fn advertised_address(served: &ServedCluster) -> SocketAddr {
     served.classic.first().copied().unwrap_or(CLASSIC[0])
 }
 
-fn environment(variables: &Variables) -> String {
+fn format_environment(variables: &Variables) -> String {
     let lines: Vec<String> = variables.iter().map(|(name, value)| environment_line(name, value)).collect();
     lines.concat()
 }
@@ -245,16 +316,16 @@ mod tests {
     #[test]
     fn what_was_written_for_the_last_start_does_not_pass_for_a_persons() {
         let folder = tempfile::tempdir().unwrap();
-        let site = Site::below(folder.path());
+        let site = Site::at_root(folder.path());
         for program in [Program::Etcd, Program::Fleet] {
-            let path = site.runtime(program.environment_file());
+            let path = site.runtime_path(program.environment_file());
             let given = Variables::from([("ETCD_NAME".to_owned(), "first".to_owned())]);
-            prepare(&site, program, &given, &mut |_| {}).unwrap();
+            prepare_program(&site, program, &given, &mut |_| {}).unwrap();
             let first = site.read(&path).unwrap().unwrap();
             assert!(first.contains("/client-ca.pem\""), "{first}");
 
             let again = handed_on(&first).into_iter().chain(given).collect();
-            prepare(&site, program, &again, &mut |_| {}).unwrap();
+            prepare_program(&site, program, &again, &mut |_| {}).unwrap();
 
             assert_eq!(site.read(&path).unwrap().unwrap(), first);
         }

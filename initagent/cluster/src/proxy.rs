@@ -64,14 +64,14 @@ impl Proxy {
     }
 
     /// Serves one socket for ever.
-    pub fn serve(self: &Arc<Self>, listener: &TcpListener) {
+    pub fn serve_socket(self: &Arc<Self>, listener: &TcpListener) {
         loop {
             let Some(place) = self.take_place() else {
                 thread::sleep(Duration::from_millis(50));
                 continue;
             };
             match listener.accept() {
-                Ok((client, _)) => spawn(place, client),
+                Ok((client, _)) => spawn_connection(place, client),
                 // Out of descriptors, mostly: others will end.
                 Err(_) => thread::sleep(Duration::from_millis(50)),
             }
@@ -85,19 +85,19 @@ impl Proxy {
     }
 
     /// Answers the one request of a connection.
-    fn answer(&self, mut client: TcpStream) -> io::Result<()> {
+    fn answer_request(&self, mut client: TcpStream) -> io::Result<()> {
         client.set_read_timeout(Some(HEARTBEAT))?;
         client.set_write_timeout(Some(REQUEST_PATIENCE))?;
         let deadline = Instant::now() + REQUEST_PATIENCE;
         let (head, rest) = match read_head(&mut client, deadline)? {
             Ok(read) => read,
-            Err(refusal) => return client.write_all(refusal.answer().as_bytes()),
+            Err(refusal) => return client.write_all(refusal.format_answer().as_bytes()),
         };
-        let verdict = request::judge(&head);
+        let verdict = request::judge_request(&head);
         let length = match &verdict {
-            Verdict::Refuse(refusal) => return client.write_all(refusal.answer().as_bytes()),
+            Verdict::Refuse(refusal) => return client.write_all(refusal.format_answer().as_bytes()),
             _ if head.body_bytes > LARGEST_BODY => {
-                return client.write_all(Refusal::TooLarge.answer().as_bytes());
+                return client.write_all(Refusal::TooLarge.format_answer().as_bytes());
             }
             _ => head.body_bytes,
         };
@@ -105,25 +105,25 @@ impl Proxy {
             client.write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
         }
         let body = read_body(&mut client, rest, length, deadline)?;
-        let Ok(mut member) = self.upstream.connect() else {
-            return client.write_all(Refusal::NoMember.answer().as_bytes());
+        let Ok(mut member) = self.upstream.connect_member() else {
+            return client.write_all(Refusal::NoMember.format_answer().as_bytes());
         };
-        member.write_all(head.forwarded().as_bytes())?;
+        member.write_all(head.forwarded_request().as_bytes())?;
         member.write_all(&body)?;
         member.flush()?;
         match verdict {
             Verdict::ForwardMembers => forward_members(&mut member, &mut client, &self.advertised),
-            _ => forward(&mut member, &mut client),
+            _ => forward_answer(&mut member, &mut client),
         }
     }
 }
 
-fn spawn(place: Place, client: TcpStream) {
+fn spawn_connection(place: Place, client: TcpStream) {
     let thread = thread::Builder::new().name("client".to_owned()).stack_size(STACK_BYTES);
     // Without a thread the connection is closed, which a client may try again.
     let _ = thread.spawn(move || {
         // A client or a member that breaks off ends its connection and nothing else.
-        let _ = place.0.answer(client);
+        let _ = place.0.answer_request(client);
     });
 }
 
@@ -169,7 +169,7 @@ fn read_some(client: &mut TcpStream, buffer: &mut [u8], deadline: Instant) -> io
 }
 
 /// Copies an answer as it comes, until the member ends it or the client leaves.
-fn forward(member: &mut impl Read, client: &mut TcpStream) -> io::Result<()> {
+fn forward_answer(member: &mut impl Read, client: &mut TcpStream) -> io::Result<()> {
     let mut buffer = [0; 16 << 10];
     loop {
         match member.read(&mut buffer) {

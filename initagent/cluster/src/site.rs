@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use nix::unistd::User;
 
 /// Who may read a file.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Readers {
     /// Everybody.
     All,
@@ -32,7 +32,7 @@ pub enum SiteError {
 }
 
 /// The folders of one machine.
-#[derive(Clone, Debug)]
+#[derive(Debug, Clone)]
 pub struct Site {
     root: PathBuf,
 }
@@ -40,7 +40,7 @@ pub struct Site {
 impl Site {
     /// The machine whose files are below `root`.
     #[must_use]
-    pub fn below(root: &Path) -> Self {
+    pub fn at_root(root: &Path) -> Self {
         Self { root: root.to_owned() }
     }
 
@@ -52,19 +52,19 @@ impl Site {
 
     /// What goes with the power: certificates and what was decided for this boot.
     #[must_use]
-    pub fn runtime(&self, name: &str) -> PathBuf {
+    pub fn runtime_path(&self, name: &str) -> PathBuf {
         self.root.join("run/catamaran/cluster").join(name)
     }
 
     /// What stays.
     #[must_use]
-    pub fn state(&self, name: &str) -> PathBuf {
+    pub fn state_path(&self, name: &str) -> PathBuf {
         self.root.join("var/lib/catamaran/cluster").join(name)
     }
 
     /// A file of somebody else's, by its path on the machine.
     #[must_use]
-    pub fn other(&self, path: &str) -> PathBuf {
+    pub fn foreign_path(&self, path: &str) -> PathBuf {
         self.root.join(path.trim_start_matches('/'))
     }
 
@@ -79,10 +79,11 @@ impl Site {
 
     /// Puts a file in its place, on the disk before it returns.
     pub fn write(&self, path: &Path, text: &str, readers: Readers) -> Result<(), SiteError> {
-        self.replace(path, text, readers).map_err(|source| SiteError::Write { path: path.to_owned(), source })
+        self.replace_file(path, text, readers)
+            .map_err(|source| SiteError::Write { path: path.to_owned(), source })
     }
 
-    fn replace(&self, path: &Path, text: &str, readers: Readers) -> io::Result<()> {
+    fn replace_file(&self, path: &Path, text: &str, readers: Readers) -> io::Result<()> {
         let folder = path.parent().unwrap_or(&self.root);
         DirBuilder::new().recursive(true).mode(0o755).create(folder)?;
         let mut name = path.file_name().unwrap_or_default().to_owned();
@@ -119,16 +120,16 @@ mod tests {
     #[test]
     fn a_key_is_roots_and_replaces_what_was_left() {
         let folder = tempfile::tempdir().unwrap();
-        let site = Site::below(folder.path());
-        let path = site.runtime("client.key");
+        let site = Site::at_root(folder.path());
+        let path = site.runtime_path("client.key");
         fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(site.runtime("client.key.new"), "half").unwrap();
+        fs::write(site.runtime_path("client.key.new"), "half").unwrap();
 
         site.write(&path, "key", Readers::Root).unwrap();
 
         assert_eq!(site.read(&path).unwrap().as_deref(), Some("key"));
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        assert!(!site.runtime("client.key.new").exists());
-        assert_eq!(site.read(&site.runtime("other")).unwrap(), None);
+        assert!(!site.runtime_path("client.key.new").exists());
+        assert_eq!(site.read(&site.runtime_path("other")).unwrap(), None);
     }
 }

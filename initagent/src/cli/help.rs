@@ -10,6 +10,7 @@ Usage: initagent VERB [OPTIONS]
 Verbs for people:
   apply           do what a cloud-config asks for, now
   cluster         make a cluster's secret, show what this machine is in its cluster
+  install         write this system, or another one, to a disk
   plan            say what a cloud-config would do
   provision       show or set whether this machine may be configured again
   slots           show or change which slot boots
@@ -39,6 +40,36 @@ Examples:
   initagent status
   initagent slots activate B
   coreos-cloudinit --from-file user-data.yaml   # the same program: `apply`
+";
+
+pub(super) const INSTALL: &str = "\
+Usage: initagent install DISK [OPTIONS]
+
+Writes a system to a disk of this machine: the one that runs, or that of an
+image. DISK is a device, or says what the disk is:
+  serial=S3Z8*  wwn=eui.0025*  model=*SSD*  transport=usb  size>=20 GB
+  smallest  largest  'smallest >= 20 GB and transport=nvme'
+The disks are shown, with the reason for each. Nothing is written while two
+disks match, or while the one that does is in use.
+
+The disk does not start before all of it was read back and its signatures
+hold. Whatever interrupts it, run it again.
+
+Options:
+      --from IMAGE      a file, a device or a URL; without it, the system that runs
+      --key FILE        trust this public key, and not those of this machine; repeat it for more
+      --sha256 HEX      what the file of the image must have
+      --user-data FILE  configuration for the first boot from that disk
+      --keep STATE      keep the partition STATE of an earlier installation
+      --wipe            write zeros over the whole disk if it cannot discard
+      --dry-run         show the disks and which one is meant
+  -y, --yes             do not ask
+      --json            print for programs
+  -h, --help            this text
+
+Examples:
+  initagent install 'smallest >= 20 GB' --user-data /root/user-data.yaml
+  initagent install /dev/nvme0n1 --from https://example.com/disk.raw.zst --yes
 ";
 
 pub(super) const APPLY: &str = "\

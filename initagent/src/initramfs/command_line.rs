@@ -62,7 +62,8 @@ pub(super) fn read() -> Result<String, ParseParametersError> {
 
 /// Finds the parameters.
 pub(super) fn parse_parameters(line: &GivenLine<'_>) -> Result<BootParameters, ParseParametersError> {
-    let value = |name: &'static str| line.parameter(name).ok_or(ParseParametersError::Missing { name });
+    let value =
+        |name: &'static str| line.selector_parameter(name).ok_or(ParseParametersError::Missing { name });
     Ok(BootParameters {
         slot: value("slot")?.parse().map_err(|source| ParseParametersError::Slot { source })?,
         disk: known_disk(value("disk")?)?,

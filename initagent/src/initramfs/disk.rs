@@ -84,17 +84,17 @@ impl BootDisk {
         // BLKPG changes one partition while others are in use. To read the table anew (`BLKRRPART`) needs a
         // disk that nobody uses.
         let command = match self.known_partition(entry) {
-            Some(one) if one.start != entry.offset() => {
+            Some(one) if one.start != entry.byte_offset() => {
                 let error = format!("the kernel believes that partition {} begins elsewhere", entry.number);
                 // It cannot be moved while it exists, and something may have it open.
                 return Err(io::Error::other(error));
             }
-            Some(one) if one.size == entry.size() => return Ok(one.node),
+            Some(one) if one.size == entry.byte_size() => return Ok(one.node),
             Some(_) => PartitionCommand::Resize,
             None => PartitionCommand::Add,
         };
-        let disk = BlockDevice::open(&self.device, AccessMode::Read)?;
-        let (start, length) = (entry.offset().get(), entry.size().get());
+        let disk = BlockDevice::open_device(&self.device, AccessMode::Read)?;
+        let (start, length) = (entry.byte_offset().get(), entry.byte_size().get());
         ioctl::change_partition(disk.file(), command, entry.number, start, length)?;
         self.known_partition(entry).map(|one| one.node).ok_or_else(|| io::ErrorKind::NotFound.into())
     }

@@ -36,7 +36,7 @@ pub(super) enum Choice {
 }
 
 /// Chooses among disks by their tags.
-pub(super) fn choose(known: KnownDisk, disks: &[Tags], arrivals: Arrivals) -> Choice {
+pub(super) fn choose_disk(known: KnownDisk, disks: &[Tags], arrivals: Arrivals) -> Choice {
     let those = |fits: &dyn Fn(&Tags) -> bool| -> Vec<usize> {
         (0..disks.len()).filter(|index| fits(&disks[*index])).collect()
     };
@@ -117,23 +117,23 @@ pub(super) mod tests {
         for (own, other) in [(SETTLED, SETTLED), (SETTLED, FRESH), (FRESH, SETTLED), (FRESH, FRESH)] {
             let (known, own) = started(own);
             for arrivals in [Arrivals::Expected, Arrivals::Over] {
-                assert_eq!(choose(known, &[own, both(other)], arrivals), Choice::Only(0));
-                assert_eq!(choose(known, &[both(other), own], arrivals), Choice::Only(1));
-                assert_eq!(choose(known, &[both(other)], arrivals), Choice::Nothing);
-                assert_eq!(choose(known, &[both(other), own, both(other)], arrivals), Choice::Only(1));
+                assert_eq!(choose_disk(known, &[own, both(other)], arrivals), Choice::Only(0));
+                assert_eq!(choose_disk(known, &[both(other), own], arrivals), Choice::Only(1));
+                assert_eq!(choose_disk(known, &[both(other)], arrivals), Choice::Nothing);
+                assert_eq!(choose_disk(known, &[both(other), own, both(other)], arrivals), Choice::Only(1));
             }
         }
     }
 
     #[test]
     fn in_a_last_resort_the_disk_is_known_too() {
-        let table = SlotTable::lost(image_format::slot::Slot::A).with_tag(SETTLED).to_block();
+        let table = SlotTable::replace_lost(image_format::slot::Slot::A).with_tag(SETTLED).to_block();
         let mut blocks = [table; 2];
 
         let known = select(&mut blocks);
 
         let disks = [both(SETTLED), tags_in(&blocks)];
-        assert_eq!(choose(known, &disks, Arrivals::Expected), Choice::Only(1));
+        assert_eq!(choose_disk(known, &disks, Arrivals::Expected), Choice::Only(1));
     }
 
     #[test]
@@ -142,8 +142,8 @@ pub(super) mod tests {
         for tags in [[None, written], [written, None], [Some(SETTLED), written]] {
             let disks = [both(SETTLED), tags];
 
-            assert_eq!(choose(known, &disks, Arrivals::Expected), Choice::Nothing, "{tags:?}");
-            assert_eq!(choose(known, &disks, Arrivals::Over), Choice::Only(1), "{tags:?}");
+            assert_eq!(choose_disk(known, &disks, Arrivals::Expected), Choice::Nothing, "{tags:?}");
+            assert_eq!(choose_disk(known, &disks, Arrivals::Over), Choice::Only(1), "{tags:?}");
         }
     }
 
@@ -153,19 +153,19 @@ pub(super) mod tests {
         let (known, own) = started(FRESH);
         let disks = [own, both(SETTLED), own];
 
-        assert_eq!(choose(known, &disks, Arrivals::Expected), Choice::Ambiguous(vec![0, 2]));
+        assert_eq!(choose_disk(known, &disks, Arrivals::Expected), Choice::Ambiguous(vec![0, 2]));
     }
 
     #[test]
     fn a_tag_that_could_not_be_written_counts_only_when_no_more_disks_come() {
         let known = KnownDisk::Read(SETTLED);
         let alone = [both(FRESH), both(SETTLED)];
-        assert_eq!(choose(known, &alone, Arrivals::Expected), Choice::Nothing);
-        assert_eq!(choose(known, &alone, Arrivals::Over), Choice::Only(1));
+        assert_eq!(choose_disk(known, &alone, Arrivals::Expected), Choice::Nothing);
+        assert_eq!(choose_disk(known, &alone, Arrivals::Over), Choice::Only(1));
 
         let copied = [both(SETTLED), both(SETTLED)];
         for arrivals in [Arrivals::Expected, Arrivals::Over] {
-            assert_eq!(choose(known, &copied, arrivals), Choice::Ambiguous(vec![0, 1]));
+            assert_eq!(choose_disk(known, &copied, arrivals), Choice::Ambiguous(vec![0, 1]));
         }
     }
 
@@ -199,7 +199,7 @@ pub(super) mod tests {
                 let others = [tags_in(&before), tags_in(&cut), tags_in(&[image.to_block(); 2])];
                 for other in others {
                     let disks = [other, tags_in(&blocks)];
-                    let chosen = choose(known, &disks, Arrivals::Over);
+                    let chosen = choose_disk(known, &disks, Arrivals::Over);
                     assert_eq!(chosen, Choice::Only(1), "{old:?} -> {new:?}, write {write} at {reached}");
                 }
             }
@@ -220,20 +220,20 @@ pub(super) mod tests {
             let known = select(&mut blocks);
             let own = tags_in(&blocks);
 
-            let beside = [copy, both(FRESH)].map(|other| choose(known, &[other, own], Arrivals::Over));
+            let beside = [copy, both(FRESH)].map(|other| choose_disk(known, &[other, own], Arrivals::Over));
 
             assert_eq!(beside, expected);
-            assert_eq!(choose(known, &[own], Arrivals::Over), Choice::Only(0));
+            assert_eq!(choose_disk(known, &[own], Arrivals::Over), Choice::Only(0));
         }
     }
 
     #[test]
     fn without_a_slot_table_only_a_disk_that_is_alone_is_chosen() {
         for tags in [both(SETTLED), both(FRESH), [None, None]] {
-            assert_eq!(choose(KnownDisk::Unknown, &[tags], Arrivals::Expected), Choice::Nothing);
-            assert_eq!(choose(KnownDisk::Unknown, &[tags], Arrivals::Over), Choice::Only(0));
+            assert_eq!(choose_disk(KnownDisk::Unknown, &[tags], Arrivals::Expected), Choice::Nothing);
+            assert_eq!(choose_disk(KnownDisk::Unknown, &[tags], Arrivals::Over), Choice::Only(0));
             let two = [tags, both(SETTLED)];
-            assert_eq!(choose(KnownDisk::Unknown, &two, Arrivals::Over), Choice::Ambiguous(vec![0, 1]));
+            assert_eq!(choose_disk(KnownDisk::Unknown, &two, Arrivals::Over), Choice::Ambiguous(vec![0, 1]));
         }
     }
 }

@@ -27,11 +27,11 @@ const SECTOR_BYTES: usize = 512;
 
 /// A tag that no other disk has, unless the kernel gives no random bytes.
 pub(super) fn random_tag() -> Option<DiskTag> {
-    random::<ID_BYTES>().map(DiskTag::new)
+    random_bytes::<ID_BYTES>().map(DiskTag::new)
 }
 
 /// Random bytes. Without them the disk keeps what it has, and the machine boots.
-pub(super) fn random<const N: usize>() -> Option<[u8; N]> {
+pub(super) fn random_bytes<const N: usize>() -> Option<[u8; N]> {
     let mut bytes = [0; N];
     match getrandom::fill(&mut bytes) {
         Ok(()) => Some(bytes),
@@ -50,7 +50,7 @@ pub(super) fn renew_serials(disk: &BootDisk, device: &BlockDevice) {
         return;
     }
     for role in [PartitionRole::Esp, PartitionRole::Abstate] {
-        let Some((entry, serial)) = disk.entry_of(role).zip(random()) else { continue };
+        let Some((entry, serial)) = disk.entry_of(role).zip(random_bytes()) else { continue };
         if let Err(error) = renew_serial(device, entry, serial) {
             let label = &entry.label;
             console::write_kernel_log(&format!(
@@ -61,13 +61,13 @@ pub(super) fn renew_serials(disk: &BootDisk, device: &BlockDevice) {
 }
 
 fn renew_serial(device: &BlockDevice, entry: &PartitionEntry, serial: [u8; 4]) -> io::Result<()> {
-    let boot_sector = device.read(entry.offset(), SECTOR_BYTES)?;
-    let place = SerialPlace::of(&boot_sector).ok_or(io::ErrorKind::InvalidData)?;
+    let boot_sector = device.read(entry.byte_offset(), SECTOR_BYTES)?;
+    let place = SerialPlace::find_serial(&boot_sector).ok_or(io::ErrorKind::InvalidData)?;
     for sector in place.backup_sector.into_iter().chain([0]) {
-        let at = Bytes::new(entry.offset().get() + u64::from(sector) * SECTOR_BYTES as u64);
+        let at = Bytes::new(entry.byte_offset().get() + u64::from(sector) * SECTOR_BYTES as u64);
         let mut bytes = device.read(at, SECTOR_BYTES)?;
         // A backup that is none is left alone; it was of no use before either.
-        if SerialPlace::of(&bytes).is_some() {
+        if SerialPlace::find_serial(&bytes).is_some() {
             bytes[place.offset..place.offset + serial.len()].copy_from_slice(&serial);
             device.write(at, &bytes)?;
         }
@@ -84,7 +84,7 @@ struct SerialPlace {
 }
 
 impl SerialPlace {
-    fn of(boot_sector: &[u8]) -> Option<Self> {
+    fn find_serial(boot_sector: &[u8]) -> Option<Self> {
         if boot_sector.get(510..512)? != [0x55, 0xaa] {
             return None;
         }
@@ -104,7 +104,7 @@ pub(super) fn renew_uuid(superblock: &[u8], mounted: &File) {
     if !current.is_some_and(is_derived) {
         return;
     }
-    let Some(random) = random() else { return };
+    let Some(random) = random_bytes() else { return };
     let uuid = uuid::Builder::from_random_bytes(random).into_uuid();
     if let Err(error) = ioctl::set_ext4_uuid(mounted, uuid.into_bytes()) {
         console::write_kernel_log(&format!("the file system on STATE keeps the UUID of the image: {error}"));
@@ -137,7 +137,7 @@ mod tests {
     fn disk(esp: &[u8], backup: &[u8], abstate: &[u8]) -> (tempfile::NamedTempFile, BootDisk) {
         let (layout, file) = (layout(), tempfile::NamedTempFile::new().unwrap());
         file.as_file().set_len(layout.disk_size().get()).unwrap();
-        let at = |role| layout.partition(role).offset().get();
+        let at = |role| layout.partition_of(role).byte_offset().get();
         for (offset, bytes) in [
             (at(PartitionRole::Esp), esp),
             (at(PartitionRole::Esp) + 6 * 512, backup),
@@ -161,12 +161,12 @@ mod tests {
     fn only_the_serial_numbers_of_the_two_volumes_change() {
         let (file, disk) = disk(&fat32(), &fat32(), &fat12());
         let before = std::fs::read(file.path()).unwrap();
-        let device = BlockDevice::open(file.path(), AccessMode::Write).unwrap();
+        let device = BlockDevice::open_device(file.path(), AccessMode::Write).unwrap();
 
         renew_serials(&disk, &device);
 
         let after = std::fs::read(file.path()).unwrap();
-        let first = |role| layout().partition(role).first_lba;
+        let first = |role| layout().partition_of(role).first_lba;
         let changed = differences(&before, &after);
         let places = [
             (first(PartitionRole::Esp), 67),
@@ -188,7 +188,7 @@ mod tests {
         disk.table.disk_guid = Uuid::nil();
         disk.table.entries.iter_mut().for_each(|entry| entry.guid = Uuid::nil());
         let before = std::fs::read(file.path()).unwrap();
-        let device = BlockDevice::open(file.path(), AccessMode::Write).unwrap();
+        let device = BlockDevice::open_device(file.path(), AccessMode::Write).unwrap();
 
         renew_serials(&disk, &device);
 
@@ -199,7 +199,7 @@ mod tests {
     fn what_is_no_fat_volume_is_left_alone() {
         let (file, disk) = disk(&[0x33; SECTOR_BYTES], &[0x33; SECTOR_BYTES], &[0x44; SECTOR_BYTES]);
         let before = std::fs::read(file.path()).unwrap();
-        let device = BlockDevice::open(file.path(), AccessMode::Write).unwrap();
+        let device = BlockDevice::open_device(file.path(), AccessMode::Write).unwrap();
 
         renew_serials(&disk, &device);
 

@@ -18,7 +18,7 @@ use image_format::slot::{BLOCK_BYTES, Slot, selector_reads};
 
 use super::command_line::{BootParameters, KnownDisk};
 use super::disk::{BootDisk, CLASS, MissingPartition, entry_of, missing_partition, number_in};
-use super::disk_choice::{Arrivals, Choice, Tags, choose};
+use super::disk_choice::{Arrivals, Choice, Tags, choose_disk};
 use super::kernel_modules::LoadProgress;
 use crate::block_device::{AccessMode, BlockDevice};
 use error_text::error_chain;
@@ -76,28 +76,33 @@ enum Seen {
 
 impl Default for Search {
     fn default() -> Self {
-        Self::at(Path::new(CLASS), Path::new("/dev"))
+        Self::in_folders(Path::new(CLASS), Path::new("/dev"))
     }
 }
 
 impl Search {
-    fn at(class: &Path, nodes: &Path) -> Self {
+    fn in_folders(class: &Path, nodes: &Path) -> Self {
         let (class, nodes) = (class.to_owned(), nodes.to_owned());
         Self { class, nodes, seen: BTreeMap::new(), changed: Duration::ZERO, without_nodes: None }
     }
 
     /// Looks at the disks that came since the last look, or were not ready then.
-    pub(super) fn look(&mut self, wanted: &BootParameters, progress: LoadProgress, now: Duration) -> Found {
+    pub(super) fn search_disks(
+        &mut self,
+        wanted: &BootParameters,
+        progress: LoadProgress,
+        now: Duration,
+    ) -> Found {
         self.examine_all(wanted.slot, progress, now);
         let quiet = now.saturating_sub(self.changed) > QUIET;
         let arrivals = if quiet { Arrivals::Over } else { Arrivals::Expected };
         let systems: Vec<(&String, &PartitionTable, Tags)> =
-            self.seen.iter().filter_map(|(name, seen)| seen.system(name)).collect();
+            self.seen.iter().filter_map(|(name, seen)| seen.system_disk(name)).collect();
         let tags: Vec<Tags> = systems.iter().map(|(_, _, tags)| *tags).collect();
-        match choose(wanted.disk, &tags, arrivals) {
+        match choose_disk(wanted.disk, &tags, arrivals) {
             Choice::Ambiguous(several) => {
                 let names: Vec<&str> = several.iter().map(|index| systems[*index].0.as_str()).collect();
-                Found::Ambiguous(doubt(wanted.disk, &names))
+                Found::Ambiguous(ambiguity_sentence(wanted.disk, &names))
             }
             Choice::Nothing => Found::Nothing,
             Choice::Only(index) => {
@@ -134,7 +139,7 @@ impl Search {
                 Some(Seen::Unready(_)) => {}
                 None => changed = true,
             }
-            let seen = examine(&self.nodes.join(&name), slot);
+            let seen = examine_disk(&self.nodes.join(&name), slot);
             self.seen.insert(name, seen);
         }
         if changed {
@@ -143,7 +148,7 @@ impl Search {
     }
 
     /// What to say when the time is up.
-    pub(super) fn diagnosis(&self, wanted: &BootParameters, patience: Duration) -> NoDiskError {
+    pub(super) fn explain_failure(&self, wanted: &BootParameters, patience: Duration) -> NoDiskError {
         let said = |(name, seen): (&String, &Seen)| match seen {
             Seen::Another(why) | Seen::Unready(why) => format!("{name} ({why})"),
             Seen::System(..) => match &self.without_nodes {
@@ -165,7 +170,7 @@ impl Search {
 }
 
 impl Seen {
-    fn system<'a>(&'a self, name: &'a String) -> Option<(&'a String, &'a PartitionTable, Tags)> {
+    fn system_disk<'a>(&'a self, name: &'a String) -> Option<(&'a String, &'a PartitionTable, Tags)> {
         match self {
             Self::System(table, tags) => Some((name, table, *tags)),
             Self::Another(_) | Self::Unready(_) => None,
@@ -174,7 +179,7 @@ impl Seen {
 }
 
 /// The sentence for a person who has to decide.
-fn doubt(known: KnownDisk, names: &[&str]) -> String {
+fn ambiguity_sentence(known: KnownDisk, names: &[&str]) -> String {
     let names: Vec<String> = names.iter().map(|name| format!("/dev/{name}")).collect();
     let because = match known {
         KnownDisk::Read(_) => "their slot tables are the same, and the boot loader could not mark its own",
@@ -189,9 +194,9 @@ fn doubt(known: KnownDisk, names: &[&str]) -> String {
 }
 
 /// What a disk is, by its partition table and its slot table.
-fn examine(device: &Path, slot: Slot) -> Seen {
+fn examine_disk(device: &Path, slot: Slot) -> Seen {
     let unready = |error: io::Error| Seen::Unready(format!("cannot be read: {error}"));
-    let opened = BlockDevice::open(device, AccessMode::Read);
+    let opened = BlockDevice::open_device(device, AccessMode::Read);
     let (disk, table) = match opened.and_then(|disk| read_table(&disk).map(|table| (disk, table))) {
         Ok((disk, Ok(table))) => (disk, table),
         Ok((_, Err(error))) => return Seen::Another(error_chain(&error)),
@@ -204,14 +209,14 @@ fn examine(device: &Path, slot: Slot) -> Seen {
 }
 
 fn read_table(disk: &BlockDevice) -> io::Result<Result<PartitionTable, gpt::ReadTableError>> {
-    let size = disk.size()?;
+    let size = disk.byte_size()?;
     let backup = backup_offset(size).ok_or(io::ErrorKind::UnexpectedEof)?;
     Ok(gpt::read(&disk.read(PRIMARY_OFFSET, COPY_BYTES)?, &disk.read(backup, COPY_BYTES)?, size))
 }
 
 /// The tags in both copies of the slot table, as the selector reads them.
 fn read_tags(disk: &BlockDevice, table: &PartitionTable) -> io::Result<Tags> {
-    let start = entry_of(table, PartitionRole::Abstate).ok_or(io::ErrorKind::NotFound)?.offset();
+    let start = entry_of(table, PartitionRole::Abstate).ok_or(io::ErrorKind::NotFound)?.byte_offset();
     let tag = |offset: Bytes| -> io::Result<_> {
         let block = disk.read(Bytes::new(start.get() + offset.get()), BLOCK_BYTES)?;
         Ok(selector_reads(&block).map(|table| table.tag))

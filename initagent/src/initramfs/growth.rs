@@ -33,7 +33,7 @@ pub(super) fn grow_state(
     disk: &BlockDevice,
     random: [u8; 16],
 ) -> Result<(PartitionTable, GrowthOutcome), GrowError> {
-    let size = disk.size().map_err(|source| GrowError::Read { source })?;
+    let size = disk.byte_size().map_err(|source| GrowError::Read { source })?;
     let copies = || {
         let backup = backup_offset(size).ok_or(io::ErrorKind::UnexpectedEof)?;
         Ok((disk.read(PRIMARY_OFFSET, COPY_BYTES)?, disk.read(backup, COPY_BYTES)?))
@@ -88,14 +88,14 @@ mod tests {
         image.as_file().write_all_at(&copies.primary, PRIMARY_OFFSET.get()).unwrap();
         let backup = backup_offset(layout.disk_size()).unwrap();
         image.as_file().write_all_at(&copies.backup, backup.get()).unwrap();
-        let disk = BlockDevice::open(image.path(), AccessMode::Write).unwrap();
+        let disk = BlockDevice::open_device(image.path(), AccessMode::Write).unwrap();
 
         let (table, outcome) = grow_state(&disk, [7; 16]).unwrap();
 
         assert_eq!(outcome, GrowthOutcome::Written);
-        let size = disk.size().unwrap();
+        let size = disk.byte_size().unwrap();
         let state = table.find_label("STATE").unwrap();
-        assert_eq!(state.offset().get() + state.size().get(), size.get() - Bytes::MIB.get());
+        assert_eq!(state.byte_offset().get() + state.byte_size().get(), size.get() - Bytes::MIB.get());
         let primary = read_primary(&disk.read(PRIMARY_OFFSET, COPY_BYTES).unwrap(), size).unwrap();
         let backup = disk.read(backup_offset(size).unwrap(), COPY_BYTES).unwrap();
         assert_eq!(read_backup(&backup, size).unwrap().table, primary.table);

@@ -104,7 +104,7 @@ pub(super) fn prepare_for_systemd(new_root: &Path) {
     for common in COMMON.iter().filter(wanted) {
         let at = if common.unit == "tmp.mount" { new_root.join("tmp") } else { PathBuf::from(common.at) };
         let StandardMount { kind, flags, options, .. } = *common;
-        if let Err(error) = (MountPoint { what: kind, at: &at, kind, flags, options }).mount() {
+        if let Err(error) = (MountPoint { what: kind, at: &at, kind, flags, options }).mount_point() {
             console::write_kernel_log(&format!("{} is left to its unit: {}", common.at, error_chain(&error)));
         }
     }

@@ -31,7 +31,7 @@ pub(super) struct MountPoint<'a> {
 
 impl MountPoint<'_> {
     /// Mounts it, making the folder if it is missing.
-    pub(super) fn mount(&self) -> Result<(), MountError> {
+    pub(super) fn mount_point(&self) -> Result<(), MountError> {
         let Self { what, at, kind, flags, options } = *self;
         if !at.exists() {
             let made = fs::create_dir_all(at);
@@ -56,14 +56,14 @@ pub(super) fn kernel_file_systems() -> Result<(), MountError> {
         ("tmpfs", "/run", runtime, "mode=0755,size=20%"),
     ];
     all.into_iter().try_for_each(|(kind, at, flags, options)| {
-        MountPoint { what: kind, at: Path::new(at), kind, flags, options }.mount()
+        MountPoint { what: kind, at: Path::new(at), kind, flags, options }.mount_point()
     })
 }
 
 /// The verified root.
 pub(super) fn mount_root(verity: &Path, at: &Path) -> Result<(), MountError> {
     let what = verity.to_string_lossy();
-    MountPoint { what: &what, at, kind: "ext4", flags: MsFlags::MS_RDONLY, options: "" }.mount()
+    MountPoint { what: &what, at, kind: "ext4", flags: MsFlags::MS_RDONLY, options: "" }.mount_point()
 }
 
 /// Shows a folder at another place too, with flags of that place alone: a new bind mount has those of the mount

@@ -71,11 +71,11 @@ pub(crate) enum OpenStateError {
 }
 
 /// Grows STATE and mounts it. Says which node it is.
-pub(super) fn mount(disk: &BootDisk) -> Result<PathBuf, OpenStateError> {
+pub(super) fn mount_state(disk: &BootDisk) -> Result<PathBuf, OpenStateError> {
     let node = grown_partition(disk)?;
     let state = Path::new(MOUNT_POINT);
     let what = node.to_string_lossy();
-    MountPoint { what: &what, at: state, kind: "ext4", flags: DATA, options: "" }.mount()?;
+    MountPoint { what: &what, at: state, kind: "ext4", flags: DATA, options: "" }.mount_point()?;
     if let Err(error) = adapt_file_system(&node, state) {
         console::write_kernel_log(&format!("the file system on STATE stays as small as it is: {error}"));
     }
@@ -86,7 +86,7 @@ pub(super) fn mount(disk: &BootDisk) -> Result<PathBuf, OpenStateError> {
 pub(super) fn mount_again(node: &Path) -> Result<(), OpenStateError> {
     let what = node.to_string_lossy();
     let at = Path::new(MOUNT_POINT);
-    Ok(MountPoint { what: &what, at, kind: "ext4", flags: DATA, options: "" }.mount()?)
+    Ok(MountPoint { what: &what, at, kind: "ext4", flags: DATA, options: "" }.mount_point()?)
 }
 
 /// Lays the mounted STATE under the new root.
@@ -108,7 +108,7 @@ pub(super) fn lay_under(new_root: &Path) -> Result<(), OpenStateError> {
 
 /// The node of STATE, after growing it. A disk that cannot be grown still has what it had.
 fn grown_partition(disk: &BootDisk) -> Result<PathBuf, OpenStateError> {
-    let grown = BlockDevice::open(&disk.device, AccessMode::Write)
+    let grown = BlockDevice::open_device(&disk.device, AccessMode::Write)
         .map_err(|error| error.to_string())
         .and_then(|device| grow_table(disk, &device));
     let entry = match &grown {
@@ -132,7 +132,7 @@ fn grown_partition(disk: &BootDisk) -> Result<PathBuf, OpenStateError> {
 
 fn grow_table(disk: &BootDisk, device: &BlockDevice) -> Result<(PartitionTable, GrowthOutcome), String> {
     // Only where they are needed: early in a boot the kernel may have to collect them first.
-    let random = if disk.table.is_of_image() { disk_identity::random() } else { Some([0; 16]) };
+    let random = if disk.table.is_of_image() { disk_identity::random_bytes() } else { Some([0; 16]) };
     let random = random.ok_or("there are no random bytes for its GUIDs")?;
     disk_identity::renew_serials(disk, device);
     growth::grow_state(device, random).map_err(|error| error_chain(&error))
@@ -140,13 +140,13 @@ fn grow_table(disk: &BootDisk, device: &BlockDevice) -> Result<(PartitionTable, 
 
 /// Gives the mounted file system a UUID of its own, and grows it to the end of its partition.
 fn adapt_file_system(node: &Path, mounted: &Path) -> io::Result<()> {
-    let device = BlockDevice::open(node, AccessMode::Read)?;
+    let device = BlockDevice::open_device(node, AccessMode::Read)?;
     // It begins behind the room for a boot sector.
     let superblock = device.read(Bytes::new(1024), 1024)?;
     let now = Ext4Size::read(&superblock).ok_or(io::ErrorKind::InvalidData)?;
     // Before it grows: each group that has a copy of the superblock is one more write.
     disk_identity::renew_uuid(&superblock, &File::open(mounted)?);
-    let blocks = device.size()?.get() / now.block_bytes;
+    let blocks = device.byte_size()?.get() / now.block_bytes;
     if blocks <= now.blocks {
         return Ok(());
     }
@@ -204,7 +204,7 @@ fn lay_over_etc(state: &Path, etc: &Path) -> Result<(), OpenStateError> {
     let options =
         format!("lowerdir={},upperdir={},workdir={}", etc.display(), upper.display(), work.display());
     let overlay = MountPoint { what: "overlay", at: etc, kind: "overlay", flags: DATA, options: &options };
-    Ok(overlay.mount()?)
+    Ok(overlay.mount_point()?)
 }
 
 #[cfg(test)]

@@ -79,7 +79,7 @@ pub(super) fn read(
     line: &GivenLine<'_>,
 ) -> Result<Verified<Manifest>, ReadRootError> {
     let keyring = read_keyring(keys)?;
-    let device = BlockDevice::open(device, AccessMode::Read)
+    let device = BlockDevice::open_device(device, AccessMode::Read)
         .map_err(|source| ReadRootError::Read { path: device.to_owned(), source })?;
     let machine = nix::sys::utsname::uname()
         .map_or_else(|_| String::new(), |name| name.machine().to_string_lossy().into_owned());
@@ -95,18 +95,18 @@ fn verify_manifest(
     line: &GivenLine<'_>,
 ) -> Result<Verified<Manifest>, ReadRootError> {
     let unread = |source| ReadRootError::Read { path: device.path().to_owned(), source };
-    let given = device.size().map_err(unread)?;
+    let given = device.byte_size().map_err(unread)?;
     let offset = trailer::trailer_offset(given).ok_or_else(|| unread(io::ErrorKind::UnexpectedEof.into()))?;
     let trailer = device.read(offset, TRAILER_BYTES).map_err(unread)?;
     let signed = Signed::<Manifest>::from_envelope(trailer::decode_trailer(&trailer)?)?;
     // First: everything below reads numbers that only a signature makes trustworthy.
-    let manifest = keyring.verify(&signed)?;
+    let manifest = keyring.verify_signed(&signed)?;
     if manifest.architecture != machine {
         let given = manifest.architecture.clone();
         return Err(ReadRootError::Architecture { given, machine: machine.to_owned() });
     }
     // Before the root is opened: a word of the line can be root's code.
-    manifest.command_line.check(line, &manifest.kernel.path)?;
+    manifest.command_line.check_given(line, &manifest.kernel.path)?;
     let needed = manifest.root.slot_bytes();
     if needed > given {
         return Err(ReadRootError::Size { path: device.path().to_owned(), needed, given });

@@ -63,8 +63,8 @@ pub(crate) enum StoreError {
 
 impl SlotStore {
     /// Opens the partition, or an image of it. For writing, waits until no other program writes.
-    pub(crate) fn open(path: &Path, access: AccessMode) -> Result<Self, StoreError> {
-        let device = BlockDevice::open(path, access)
+    pub(crate) fn open_store(path: &Path, access: AccessMode) -> Result<Self, StoreError> {
+        let device = BlockDevice::open_device(path, access)
             .map_err(|source| StoreError::Open { device: path.to_owned(), source })?;
         if access == AccessMode::Write {
             // flock(2): the kernel ends it with the program, so no crash leaves it.
@@ -118,13 +118,13 @@ impl SlotStore {
 
 impl TableCopies {
     /// What each copy says, env0 first.
-    pub(crate) fn tables(&self) -> [Result<SlotTable, ParseSlotTableError>; 2] {
+    pub(crate) fn both_tables(&self) -> [Result<SlotTable, ParseSlotTableError>; 2] {
         [0, 1].map(|index| SlotTable::from_block(&self.blocks[index]))
     }
 
     /// What the selector goes by: env0, or else env1.
-    pub(crate) fn table(&self) -> Option<SlotTable> {
-        self.tables().into_iter().find_map(Result::ok)
+    pub(crate) fn current_table(&self) -> Option<SlotTable> {
+        self.both_tables().into_iter().find_map(Result::ok)
     }
 }
 
@@ -166,7 +166,7 @@ pub(crate) mod tests {
     }
 
     pub(crate) fn open(image: &NamedTempFile) -> SlotStore {
-        SlotStore::open(image.path(), AccessMode::Write).unwrap()
+        SlotStore::open_store(image.path(), AccessMode::Write).unwrap()
     }
 
     fn damage(image: &NamedTempFile, offset: Bytes, length: usize) {
@@ -182,7 +182,7 @@ pub(crate) mod tests {
         let image = abstate(SlotTable::FRESH);
         let copies = open(&image).read().unwrap();
 
-        let writes = sector_writes(&copies, SlotTable::FRESH.activate(Slot::B));
+        let writes = sector_writes(&copies, SlotTable::FRESH.activate_slot(Slot::B));
 
         let order: Vec<_> =
             writes.iter().map(|write| (write.name, write.offset, write.bytes.len())).collect();
@@ -204,11 +204,11 @@ pub(crate) mod tests {
             damage(&image, offset, BLOCK_BYTES);
             let store = open(&image);
             let copies = store.read().unwrap();
-            assert_eq!(copies.table(), Some(SlotTable::FRESH));
+            assert_eq!(copies.current_table(), Some(SlotTable::FRESH));
 
             store.write(&copies, SlotTable::FRESH).unwrap();
 
-            assert_eq!(store.read().unwrap().tables(), [Ok(SlotTable::FRESH), Ok(SlotTable::FRESH)]);
+            assert_eq!(store.read().unwrap().both_tables(), [Ok(SlotTable::FRESH), Ok(SlotTable::FRESH)]);
         }
     }
 
@@ -238,14 +238,14 @@ pub(crate) mod tests {
 
         store.write(&store.read().unwrap(), SlotTable::FRESH).unwrap();
 
-        assert_eq!(store.read().unwrap().tables(), [Ok(SlotTable::FRESH), Ok(SlotTable::FRESH)]);
+        assert_eq!(store.read().unwrap().both_tables(), [Ok(SlotTable::FRESH), Ok(SlotTable::FRESH)]);
     }
 
     /// Invariant 1, over the very bytes that are written: cut the power in any of the writes. A disk
     /// writes a sector or does not; even if it tore one, the good slot would still get its turn.
     #[test]
     fn after_every_prefix_and_torn_sector_the_selector_starts_a_good_slot() {
-        let (old, new) = (SlotTable::FRESH, SlotTable::FRESH.activate(Slot::B));
+        let (old, new) = (SlotTable::FRESH, SlotTable::FRESH.activate_slot(Slot::B));
         let image = abstate(old);
         let copies = open(&image).read().unwrap();
         let writes = sector_writes(&copies, new);

@@ -21,7 +21,7 @@ fn changes_follow_the_word() {
     let table = SlotTable { b: SlotState::GOOD, ..SlotTable::FRESH };
     let to = |change| apply_change(table, change, &place(Some(Slot::A))).unwrap();
 
-    assert_eq!(to(SlotChange::Activate(Slot::B)), table.activate(Slot::B));
+    assert_eq!(to(SlotChange::Activate(Slot::B)), table.activate_slot(Slot::B));
     assert_eq!(to(SlotChange::Disarm(Slot::B)).b, SlotState::EMPTY);
     assert_eq!(to(SlotChange::MarkBad(Slot::A)).priority, Slot::B);
     assert_eq!(to(SlotChange::MarkGood(None)).a, SlotState::GOOD);
@@ -52,7 +52,7 @@ fn a_table_is_shown_to_people_like_this() {
     let table = SlotTable {
         a: DEMOTED,
         b: SlotState { good: false, tries: Tries::FULL },
-        ..SlotTable::lost(Slot::B)
+        ..SlotTable::replace_lost(Slot::B)
     };
     let image = abstate(table);
     let shown = SlotsView::of_table(table, Some(Slot::A), &open(&image).read().unwrap());
@@ -97,22 +97,25 @@ fn a_change_reaches_both_copies() {
     .unwrap();
 
     assert!(text.contains("B     first   -     unproven  3 of 3"), "{text}");
-    let expected = SlotTable::FRESH.activate(Slot::B);
-    assert_eq!(open(&image).read().unwrap().tables(), [Ok(expected), Ok(expected)]);
+    let expected = SlotTable::FRESH.activate_slot(Slot::B);
+    assert_eq!(open(&image).read().unwrap().both_tables(), [Ok(expected), Ok(expected)]);
 }
 
 #[test]
 fn the_floor_is_lowered_by_a_person_and_never_raised_by_one() {
     let release =
         Release { slot: Slot::A, version: &Version::new(1, 2, 0), root_hash: Sha256::digest_of(b"root") };
-    let floor = ReleaseFloor::raise(None, release);
-    let to = |version| lowered(Some(floor.clone()), &version, &place(Some(Slot::A)));
+    let floor = ReleaseFloor::raise_floor(None, release);
+    let to = |version| lower_floor(Some(floor.clone()), &version, &place(Some(Slot::A)));
 
     assert_eq!(to(Version::new(1, 1, 9)).unwrap().version, Version::new(1, 1, 9));
     let older =
         Release { version: &Version::new(1, 1, 9), root_hash: Sha256::digest_of(b"older"), ..release };
-    assert_eq!(floor.judge(older, Some(SlotState::GOOD)), Verdict::Refuse);
-    assert_eq!(to(Version::new(1, 1, 9)).unwrap().judge(older, Some(SlotState::GOOD)), Verdict::Start);
+    assert_eq!(floor.judge_release(older, Some(SlotState::GOOD)), Verdict::Refuse);
+    assert_eq!(
+        to(Version::new(1, 1, 9)).unwrap().judge_release(older, Some(SlotState::GOOD)),
+        Verdict::Start
+    );
     for version in [Version::new(1, 2, 0), Version::new(2, 0, 0)] {
         let said = to(version.clone()).unwrap_err().to_string();
         assert_eq!(
@@ -120,5 +123,8 @@ fn the_floor_is_lowered_by_a_person_and_never_raised_by_one() {
             format!("the floor is 1.2.0, which is not above {version}; only complete boots raise it")
         );
     }
-    assert!(matches!(lowered(None, &Version::new(1, 0, 0), &place(None)), Err(SlotsError::NoFloor { .. })));
+    assert!(matches!(
+        lower_floor(None, &Version::new(1, 0, 0), &place(None)),
+        Err(SlotsError::NoFloor { .. })
+    ));
 }

@@ -66,7 +66,7 @@ mod tests {
         let standing = |version: Version, security_epoch| MachineStanding {
             record: &record,
             architecture: "x86_64".to_owned(),
-            floor: Some(ReleaseFloor::raise(
+            floor: Some(ReleaseFloor::raise_floor(
                 None,
                 Release { slot: Slot::A, version: &version, root_hash: Sha256::digest_of(b"proven") },
             )),

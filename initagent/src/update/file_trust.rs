@@ -49,7 +49,7 @@ pub(crate) fn trust_file(root: &Path, envelope: Vec<u8>) -> Result<TrustedReleas
         }
         Err(source) => return Err(TrustFileError::ReadRoot { source }),
     };
-    let anchor = TrustedRoot::anchor(&anchor);
+    let anchor = TrustedRoot::anchor_chain(&anchor);
     let anchor = anchor.map_err(|source| TrustFileError::Root { source: Box::new(source) })?;
     let trusted = read_trust(root).newest_root(anchor);
     let number = trusted.number();
@@ -85,7 +85,7 @@ mod tests {
 
     /// Root metadata whose release key has this seed.
     fn root_envelope(number: u64, release: u8) -> Vec<u8> {
-        let keys = |seed| RoleKeys::of(&[key(seed).public_key("test")], 1);
+        let keys = |seed| RoleKeys::from_keys(&[key(seed).public_key("test")], 1);
         let roles = Roles { channel: keys(9), release: keys(release), root: keys(ROOT) };
         let (written, expires) = (UnixTime::from_seconds(number), UnixTime::from_seconds(1 << 40));
         let metadata = RootMetadata { format: 1, number, written, expires, roles };
@@ -123,7 +123,7 @@ mod tests {
         assert!(trusts(&machine, OLD) && !trusts(&machine, NEW));
 
         let mut state = TrustState::default();
-        state.record_root(&TrustedRoot::anchor(&root_envelope(2, NEW)).unwrap());
+        state.record_root(&TrustedRoot::anchor_chain(&root_envelope(2, NEW)).unwrap());
         keep_trust(machine.path(), &state).unwrap();
 
         assert!(trusts(&machine, NEW), "the key that came with the second root");

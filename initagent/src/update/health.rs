@@ -59,7 +59,7 @@ pub(crate) struct CheckResult {
 }
 
 /// What is seen of the machine now.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Observation {
     /// Required units that are active.
     pub(crate) active_units: Vec<String>,
@@ -82,7 +82,7 @@ impl CheckResult {
 }
 
 /// Compares what is seen with what was noted.
-pub(crate) fn compare(before: &Baseline, now: &Observation) -> Vec<CheckResult> {
+pub(crate) fn compare_health(before: &Baseline, now: &Observation) -> Vec<CheckResult> {
     let incomplete = (!now.boot_is_complete).then(|| {
         let failed =
             if now.failed_units.is_empty() { "none".to_owned() } else { now.failed_units.join(", ") };
@@ -172,9 +172,9 @@ pub(crate) fn has_route(root: &Path) -> bool {
 
 /// Runs the scripts of health.d.
 pub(crate) fn run_scripts(root: &Path, programs: &dyn ProgramRunner) -> Vec<CheckResult> {
-    let folders = CHECKS
-        .iter()
-        .flat_map(|(folder, weight)| scripts(&root.join(folder)).into_iter().map(|path| (path, *weight)));
+    let folders = CHECKS.iter().flat_map(|(folder, weight)| {
+        list_scripts(&root.join(folder)).into_iter().map(|path| (path, *weight))
+    });
     folders.map(|(path, weight)| run_script(&path, weight, programs)).collect()
 }
 
@@ -197,7 +197,7 @@ fn run_script(path: &Path, weight: Weight, programs: &dyn ProgramRunner) -> Chec
 }
 
 /// The scripts of a folder, by name; greenboot runs what is executable and passes over the rest.
-fn scripts(folder: &Path) -> Vec<PathBuf> {
+fn list_scripts(folder: &Path) -> Vec<PathBuf> {
     let is_script = |path: &PathBuf| {
         fs::metadata(path).is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0)
     };
@@ -239,7 +239,7 @@ mod tests {
     }
 
     fn failure(now: &Observation) -> Option<String> {
-        first_failure(&compare(&before(), now)).map(|(name, why)| format!("{name}: {why}"))
+        first_failure(&compare_health(&before(), now)).map(|(name, why)| format!("{name}: {why}"))
     }
 
     #[test]
@@ -272,7 +272,7 @@ mod tests {
             ..well()
         };
 
-        let results = compare(&before(), &now);
+        let results = compare_health(&before(), &now);
 
         assert_eq!(first_failure(&results), None);
         let shown: Vec<&str> =
@@ -289,7 +289,7 @@ mod tests {
             ..Observation::default()
         };
 
-        assert_eq!(first_failure(&compare(&Baseline::default(), &nothing)), None);
+        assert_eq!(first_failure(&compare_health(&Baseline::default(), &nothing)), None);
     }
 
     #[test]

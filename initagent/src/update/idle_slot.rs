@@ -51,7 +51,7 @@ pub(crate) enum OpenIdleSlotError {
 
 impl IdleSlot {
     /// Opens the slot that did not start in this boot.
-    pub(crate) fn open(record: &BootRecord) -> Result<Self, OpenIdleSlotError> {
+    pub(crate) fn open_idle(record: &BootRecord) -> Result<Self, OpenIdleSlotError> {
         let path = &record.devices.other_root;
         let metadata =
             fs::metadata(path).map_err(|source| OpenIdleSlotError::Open { path: path.clone(), source })?;
@@ -64,7 +64,7 @@ impl IdleSlot {
             device_mapper::close_root(!record.slot)
                 .map_err(|source| OpenIdleSlotError::Busy { path: path.clone(), source })?;
         }
-        let device = SlotDevice::open(path, Purpose::Replace).map_err(|source| {
+        let device = SlotDevice::open_slot(path, Purpose::Replace).map_err(|source| {
             let path = path.clone();
             match source.kind() {
                 io::ErrorKind::ResourceBusy => OpenIdleSlotError::Busy { path, source },

@@ -125,7 +125,7 @@ pub(crate) fn write_release(
 fn check_size(slot: &SlotDevice, release: &TrustedRelease) -> Result<u64, WriteReleaseError> {
     let path = || slot.path().to_owned();
     let unread = |source| WriteReleaseError::Write { path: path(), what: "end of the slot", source };
-    let (given, needed) = (slot.size().map_err(unread)?, release.manifest.root.slot_bytes());
+    let (given, needed) = (slot.byte_size().map_err(unread)?, release.manifest.root.slot_bytes());
     let offset = trailer::trailer_offset(given).filter(|_| needed <= given);
     let version = release.manifest.version.to_string();
     offset.map(Bytes::get).ok_or_else(|| WriteReleaseError::Size { path: path(), given, needed, version })
@@ -139,7 +139,7 @@ fn write_tree(
 ) -> Result<(), WriteReleaseError> {
     let root = &release.manifest.root;
     let path = || slot.path().to_owned();
-    let synced = slot.sync().and_then(|()| slot.drop_caches());
+    let synced = slot.sync_device().and_then(|()| slot.drop_caches());
     synced.map_err(|source| WriteReleaseError::Write { path: path(), what: "data", source })?;
     if progress.advance(Stage::Verifying, 0, root.data_bytes).is_break() {
         return Err(WriteDataError::Cancelled.into());
@@ -169,7 +169,10 @@ fn write_part(
 ) -> Result<(), WriteReleaseError> {
     let path = || slot.path().to_owned();
     let failed = |source| WriteReleaseError::Write { path: path(), what, source };
-    slot.write(offset, bytes).and_then(|()| slot.sync()).and_then(|()| slot.drop_caches()).map_err(failed)?;
+    slot.write(offset, bytes)
+        .and_then(|()| slot.sync_device())
+        .and_then(|()| slot.drop_caches())
+        .map_err(failed)?;
     let mut read = vec![0; bytes.len()];
     slot.read_exact_at(&mut read, offset).map_err(failed)?;
     if read == bytes { Ok(()) } else { Err(WriteReleaseError::RottenPart { path: path(), what }) }

@@ -33,7 +33,7 @@ pub(crate) const MAX_STEPS: u32 = 28;
 const MAX_LOST_ATTEMPTS: u32 = 2;
 
 /// The journal.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(crate) struct Journal {
     /// Where the update stands.
     #[serde(default)]
@@ -110,7 +110,7 @@ impl Journal {
     }
 
     /// Reads it for a change: a damaged one is set aside and begun anew, and the mistake comes back to be shown.
-    pub(crate) fn recover(root: &Path) -> Result<(Self, Option<JournalError>), JournalError> {
+    pub(crate) fn recover_journal(root: &Path) -> Result<(Self, Option<JournalError>), JournalError> {
         match Self::read(root) {
             Ok(journal) => Ok((journal, None)),
             Err(error @ JournalError::Json { .. }) => {
@@ -130,8 +130,8 @@ impl Journal {
     }
 
     /// The journal in another phase, the step counted.
-    pub(crate) fn enter(self, phase: Phase) -> Self {
-        let steps = match (&phase, phase.word() == self.phase.word()) {
+    pub(crate) fn enter_phase(self, phase: Phase) -> Self {
+        let steps = match (&phase, phase.phase_word() == self.phase.phase_word()) {
             (Phase::Steady(_), _) => 0,
             (_, true) => self.steps,
             (_, false) => self.steps.saturating_add(1),
@@ -145,12 +145,12 @@ impl Journal {
     }
 
     /// The journal after an update has ended, which is steady again.
-    pub(crate) fn end(self, at: u64, running: Version, target: Target, outcome: Outcome) -> Self {
-        let outcome = bounded(outcome);
-        let mut journal = self.enter(Phase::Steady(Steady::default()));
+    pub(crate) fn end_update(self, at: u64, running: Version, target: Target, outcome: Outcome) -> Self {
+        let outcome = bound_output(outcome);
+        let mut journal = self.enter_phase(Phase::Steady(Steady::default()));
         match &outcome {
             Outcome::Abandoned(_) => {}
-            Outcome::Failed(failure) => journal.condemn(&target, failure),
+            Outcome::Failed(failure) => journal.condemn_release(&target, failure),
             Outcome::Succeeded => journal.failed.retain(|failed| failed.root_hash != target.root_hash),
         }
         journal.history.push(HistoryEntry { at, running, target, outcome });
@@ -160,7 +160,7 @@ impl Journal {
     }
 
     /// Remembers a release that is not to be tried again by itself.
-    pub(crate) fn condemn(&mut self, target: &Target, failure: &Failure) {
+    pub(crate) fn condemn_release(&mut self, target: &Target, failure: &Failure) {
         let before = self.failed.iter().position(|failed| failed.root_hash == target.root_hash);
         let attempts = before.map_or(0, |at| self.failed.remove(at).attempts);
         self.failed.push(FailedRelease {
@@ -168,7 +168,7 @@ impl Journal {
             root_hash: target.root_hash,
             manifest: target.manifest.clone(),
             cause: failure.cause.clone(),
-            reason: failure.sentence(),
+            reason: failure.failure_sentence(),
             attempts: attempts.saturating_add(1),
         });
         let excess = self.failed.len().saturating_sub(MAX_FAILED);
@@ -176,7 +176,7 @@ impl Journal {
     }
 
     /// What speaks against trying a release by itself. Another build of the same version is another release.
-    pub(crate) fn objection(&self, root_hash: Sha256) -> Option<&FailedRelease> {
+    pub(crate) fn find_objection(&self, root_hash: Sha256) -> Option<&FailedRelease> {
         let failed = self.failed.iter().find(|failed| failed.root_hash == root_hash)?;
         let was_lost = failed.cause == Cause::LostBoots && failed.attempts < MAX_LOST_ATTEMPTS;
         (!was_lost).then_some(failed)
@@ -194,7 +194,7 @@ impl Journal {
 }
 
 /// What a program printed may be long; the end of it says why it failed.
-fn bounded(outcome: Outcome) -> Outcome {
+fn bound_output(outcome: Outcome) -> Outcome {
     match outcome {
         Outcome::Failed(failure) if failure.details.len() > MAX_DETAILS => {
             let mut start = failure.details.len() - MAX_DETAILS;
@@ -226,7 +226,7 @@ mod tests {
 
     fn failed_once(cause: Cause) -> Journal {
         let outcome = Outcome::Failed(Failure::new(cause, "because"));
-        Journal::default().end(7, Version::new(1, 0, 0), target(b"new"), outcome)
+        Journal::default().end_update(7, Version::new(1, 0, 0), target(b"new"), outcome)
     }
 
     #[test]
@@ -253,7 +253,7 @@ mod tests {
             Phase::Trial(Trial { target, baseline, boots, failure, kind: TrialKind::Soft }),
         ] {
             let root = tempfile::tempdir().unwrap();
-            let journal = failed_once(Cause::LostBoots).enter(phase);
+            let journal = failed_once(Cause::LostBoots).enter_phase(phase);
 
             journal.write(root.path()).unwrap();
 
@@ -269,12 +269,12 @@ mod tests {
         Journal::default().write(root.path()).unwrap();
         fs::write(root.path().join(PLACE), "{\"phase\": {\"phase\": \"flying\"}}").unwrap();
 
-        let (journal, mistake) = Journal::recover(root.path()).unwrap();
+        let (journal, mistake) = Journal::recover_journal(root.path()).unwrap();
 
         assert_eq!(journal, Journal::default());
         assert!(mistake.unwrap().to_string().contains("set aside"));
         assert!(root.path().join(PLACE).with_extension("damaged").exists());
-        assert!(Journal::recover(root.path()).unwrap().1.is_none());
+        assert!(Journal::recover_journal(root.path()).unwrap().1.is_none());
     }
 
     #[test]
@@ -290,27 +290,29 @@ mod tests {
     fn what_failed_is_not_tried_again_and_another_build_of_it_is() {
         let journal = failed_once(Cause::Check("ssh".into()));
 
-        assert_eq!(journal.objection(Sha256::digest_of(b"new")).unwrap().attempts, 1);
-        assert!(journal.objection(Sha256::digest_of(b"new, mended")).is_none());
+        assert_eq!(journal.find_objection(Sha256::digest_of(b"new")).unwrap().attempts, 1);
+        assert!(journal.find_objection(Sha256::digest_of(b"new, mended")).is_none());
     }
 
     #[test]
     fn what_may_have_been_lost_to_the_mains_is_tried_once_more() {
         let once = failed_once(Cause::LostBoots);
-        assert!(once.objection(Sha256::digest_of(b"new")).is_none());
+        assert!(once.find_objection(Sha256::digest_of(b"new")).is_none());
 
         let outcome = Outcome::Failed(Failure::new(Cause::LostBoots, ""));
-        let twice = once.end(8, Version::new(1, 0, 0), target(b"new"), outcome);
+        let twice = once.end_update(8, Version::new(1, 0, 0), target(b"new"), outcome);
 
-        assert_eq!(twice.objection(Sha256::digest_of(b"new")).unwrap().attempts, 2);
+        assert_eq!(twice.find_objection(Sha256::digest_of(b"new")).unwrap().attempts, 2);
     }
 
     #[test]
     fn a_good_release_after_a_failed_one_is_tried_afresh_and_ends_the_complaint() {
         let journal = failed_once(Cause::NoVerdict);
-        assert!(journal.last_failure().is_some() && journal.objection(Sha256::digest_of(b"next")).is_none());
+        assert!(
+            journal.last_failure().is_some() && journal.find_objection(Sha256::digest_of(b"next")).is_none()
+        );
 
-        let journal = journal.end(9, Version::new(1, 2, 0), target(b"next"), Outcome::Succeeded);
+        let journal = journal.end_update(9, Version::new(1, 2, 0), target(b"next"), Outcome::Succeeded);
 
         assert!(journal.last_failure().is_none());
         assert_eq!(journal.history.len(), 2);
@@ -322,7 +324,7 @@ mod tests {
         for round in 0..200_u32 {
             let outcome = Outcome::Failed(Failure::new(Cause::Write, "é".repeat(MAX_DETAILS)));
             let target = target(&round.to_le_bytes());
-            journal = journal.end(u64::from(round), Version::new(1, 0, 0), target, outcome);
+            journal = journal.end_update(u64::from(round), Version::new(1, 0, 0), target, outcome);
         }
 
         assert_eq!((journal.history.len(), journal.failed.len()), (MAX_HISTORY, MAX_FAILED));
@@ -337,13 +339,13 @@ mod tests {
         let mut journal = Journal::default();
         while !journal.goes_round() {
             let fetching = Fetching { target: target(b"new"), attempts: 0, last_error: None };
-            journal = journal.enter(Phase::Fetching(fetching));
+            journal = journal.enter_phase(Phase::Fetching(fetching));
             let written =
                 Written { target: target(b"new"), baseline: Baseline::default(), kind: TrialKind::Restart };
-            journal = journal.enter(Phase::Written(written));
+            journal = journal.enter_phase(Phase::Written(written));
         }
 
         assert_eq!(journal.steps, MAX_STEPS);
-        assert_eq!(journal.enter(Phase::default()).steps, 0);
+        assert_eq!(journal.enter_phase(Phase::default()).steps, 0);
     }
 }

@@ -21,7 +21,7 @@ use super::kept_trust::{KeepTrustError, read_trust, record_good_release};
 use super::phase::{
     Action, Cause, Failure, Fetching, ManifestDigest, Outcome, Phase, Steady, Target, TrialPlan,
 };
-use super::resume::{BootFacts, resume};
+use super::resume::{BootFacts, resume_phase};
 use crate::block_device::AccessMode;
 use crate::boot_record::{self, BootRecord, ReadBootRecordError};
 use crate::slots::store::{SlotStore, StoreError};
@@ -98,7 +98,7 @@ impl UpdateMachine {
     }
 
     /// Keeps others out until the lock is dropped.
-    pub(crate) fn lock(&self) -> Result<UpdateLock, UpdateStepError> {
+    pub(crate) fn lock_updates(&self) -> Result<UpdateLock, UpdateStepError> {
         let path = self.root.join(RUN).join("lock");
         let failed = |source| UpdateStepError::Lock { path: path.clone(), source };
         self.make_run_folder().map_err(failed)?;
@@ -124,8 +124,8 @@ impl UpdateMachine {
 
     /// The slot table, if a copy of it can be read.
     pub(crate) fn slot_table(&self) -> Result<Option<SlotTable>, UpdateStepError> {
-        let store = SlotStore::open(&self.record.devices.abstate, AccessMode::Read)?;
-        Ok(store.read()?.table())
+        let store = SlotStore::open_store(&self.record.devices.abstate, AccessMode::Read)?;
+        Ok(store.read()?.current_table())
     }
 
     /// What is true of this boot.
@@ -140,20 +140,20 @@ impl UpdateMachine {
 
     /// Goes on after a cut, a kill or a restart. The caller holds the lock. Says what has ended by it;
     /// `find_evidence` is asked what is left of boots that were lost.
-    pub(crate) fn resume(
+    pub(crate) fn resume_update(
         &self,
         now: u64,
         find_evidence: &dyn Fn(&Phase) -> String,
     ) -> Result<(Journal, Option<(Target, Outcome)>), UpdateStepError> {
-        let (journal, _) = Journal::recover(&self.root)?;
+        let (journal, _) = Journal::recover_journal(&self.root)?;
         let before = journal.phase.clone();
-        let resumed = resume(before.clone(), &self.boot_facts()?);
+        let resumed = resume_phase(before.clone(), &self.boot_facts()?);
         let Some((target, outcome)) = resumed.ended else {
             if resumed.phase == before && resumed.actions.is_empty() {
                 return Ok((journal, None));
             }
             // The reason must not be lost if the power goes between the journal and the slot table.
-            let journal = self.save(journal.enter(resumed.phase))?;
+            let journal = self.save_journal(journal.enter_phase(resumed.phase))?;
             for action in resumed.actions.into_iter().filter(|action| *action != Action::Restart) {
                 self.change_table(action)?;
             }
@@ -188,24 +188,24 @@ impl UpdateMachine {
         if outcome == Outcome::Succeeded {
             record_good_release(&self.root, self.record.security_epoch)?;
         }
-        self.save(journal.end(now, self.record.version.clone(), target, outcome))
+        self.save_journal(journal.end_update(now, self.record.version.clone(), target, outcome))
     }
 
     /// Writes the journal, and gives it back.
-    pub(crate) fn save(&self, journal: Journal) -> Result<Journal, UpdateStepError> {
+    pub(crate) fn save_journal(&self, journal: Journal) -> Result<Journal, UpdateStepError> {
         journal.write(&self.root)?;
         Ok(journal)
     }
 
     /// Carries an action on the slot table out; a restart is not one.
     pub(crate) fn change_table(&self, action: Action) -> Result<(), UpdateStepError> {
-        let store = SlotStore::open(&self.record.devices.abstate, AccessMode::Write)?;
+        let store = SlotStore::open_store(&self.record.devices.abstate, AccessMode::Write)?;
         let copies = store.read()?;
         let path = || self.record.devices.abstate.clone();
-        let table = copies.table().ok_or_else(|| UpdateStepError::NoTable { path: path() })?;
+        let table = copies.current_table().ok_or_else(|| UpdateStepError::NoTable { path: path() })?;
         let changed = match action {
-            Action::Arm(slot) => table.activate(slot),
-            Action::Disarm(slot) => table.disarm(slot)?,
+            Action::Arm(slot) => table.activate_slot(slot),
+            Action::Disarm(slot) => table.disarm_slot(slot)?,
             Action::MarkGood(slot) => table.mark_good(slot),
             Action::Restart => table,
         };
@@ -214,7 +214,7 @@ impl UpdateMachine {
 
     /// Brings a release into the idle slot and lets the boot loader start it. The caller holds the lock and has
     /// resumed; `plan` is asked for only when the slot is whole.
-    pub(crate) fn install(
+    pub(crate) fn install_release(
         &self,
         journal: Journal,
         release: &TrustedRelease,
@@ -222,31 +222,32 @@ impl UpdateMachine {
         content: &mut dyn RootContent,
         plan: &dyn Fn() -> TrialPlan,
     ) -> Result<Journal, UpdateStepError> {
-        let target = self.target(release, source);
-        let journal = self.begin(journal, target.clone())?;
-        let idle = IdleSlot::open(&self.record)?;
+        let target = self.update_target(release, source);
+        let journal = self.begin_fetching(journal, target.clone())?;
+        let idle = IdleSlot::open_idle(&self.record)?;
         let written = write_release(&idle.device, release, content, self);
         let journal = match written {
             Ok(()) => journal,
             Err(error) => return Err(self.note_write_error(journal, error, &target)?),
         };
         let Phase::Fetching(fetching) = journal.phase.clone() else { return Ok(journal) };
-        let journal = self.save(journal.enter(Phase::Written(fetching.complete(plan()))))?;
-        self.arm(journal)
+        let journal =
+            self.save_journal(journal.enter_phase(Phase::Written(fetching.complete_write(plan()))))?;
+        self.arm_slot(journal)
     }
 
     /// Lets the boot loader start what was written: the commit point.
-    pub(crate) fn arm(&self, journal: Journal) -> Result<Journal, UpdateStepError> {
+    pub(crate) fn arm_slot(&self, journal: Journal) -> Result<Journal, UpdateStepError> {
         let Phase::Written(written) = journal.phase.clone() else { return Ok(journal) };
-        let (armed, action) = written.arm(self.boot.clone());
+        let (armed, action) = written.arm_slot(self.boot.clone());
         action.map_or(Ok(()), |action| self.change_table(action))?;
-        let journal = self.save(journal.enter(Phase::Armed(armed)))?;
+        let journal = self.save_journal(journal.enter_phase(Phase::Armed(armed)))?;
         self.require_reboot()?;
         Ok(journal)
     }
 
     /// What a release would be here.
-    pub(crate) fn target(&self, release: &TrustedRelease, source: &str) -> Target {
+    pub(crate) fn update_target(&self, release: &TrustedRelease, source: &str) -> Target {
         Target {
             slot: !self.record.slot,
             version: release.manifest.version.clone(),
@@ -260,7 +261,7 @@ impl UpdateMachine {
     }
 
     /// Enters the fetching phase, unless it lasts already for the same release.
-    fn begin(&self, journal: Journal, target: Target) -> Result<Journal, UpdateStepError> {
+    fn begin_fetching(&self, journal: Journal, target: Target) -> Result<Journal, UpdateStepError> {
         let is_same = |one: &Target| (one.slot, one.root_hash) == (target.slot, target.root_hash);
         if matches!(&journal.phase, Phase::Fetching(fetching) if is_same(&fetching.target)) {
             return Ok(journal);
@@ -268,8 +269,8 @@ impl UpdateMachine {
         if journal.goes_round() {
             return Err(UpdateStepError::GoesRound { steps: journal.steps });
         }
-        let (fetching, disarm) = Steady::default().begin(target);
-        let journal = self.save(journal.enter(Phase::Fetching(fetching)))?;
+        let (fetching, disarm) = Steady::default().begin_fetching(target);
+        let journal = self.save_journal(journal.enter_phase(Phase::Fetching(fetching)))?;
         self.change_table(disarm)?;
         Ok(journal)
     }
@@ -284,15 +285,15 @@ impl UpdateMachine {
         let said = error_text::error_chain(&error);
         let fetching = match &journal.phase {
             Phase::Fetching(fetching) => fetching.clone(),
-            _ => Steady::default().begin(target.clone()).0,
+            _ => Steady::default().begin_fetching(target.clone()).0,
         };
         let fetching: Fetching = fetching.note_error(said.clone());
         if error.is_about_disk() && fetching.attempts >= MAX_DISK_ATTEMPTS {
             let failure = Failure::new(Cause::Write, said);
             let running = self.record.version.clone();
-            self.save(journal.end(0, running, target.clone(), Outcome::Failed(failure)))?;
+            self.save_journal(journal.end_update(0, running, target.clone(), Outcome::Failed(failure)))?;
         } else {
-            self.save(journal.enter(Phase::Fetching(fetching)))?;
+            self.save_journal(journal.enter_phase(Phase::Fetching(fetching)))?;
         }
         Ok(UpdateStepError::Write { version: target.version.to_string(), slot: target.slot, source: error })
     }
@@ -352,7 +353,7 @@ fn with_evidence(outcome: Outcome, find_evidence: impl FnOnce() -> String) -> Ou
 /// Believes a manifest if the keys that this image trusts signed it.
 pub(crate) fn trust_release(keyring: &Keyring, envelope: Vec<u8>) -> Result<TrustedRelease, UpdateStepError> {
     let signed = Signed::<Manifest>::from_envelope(&envelope)?;
-    Ok(TrustedRelease { manifest: keyring.verify(&signed)?, envelope })
+    Ok(TrustedRelease { manifest: keyring.verify_signed(&signed)?, envelope })
 }
 
 impl Progress for UpdateMachine {

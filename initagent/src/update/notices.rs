@@ -24,7 +24,7 @@ pub(crate) const FAILED_TARGET: &str = "catamaran-update-failed.target";
 pub(crate) const SUCCEEDED_TARGET: &str = "catamaran-update-succeeded.target";
 
 /// The words for people, if there is anything to say.
-pub(crate) fn greeting(journal: &Journal) -> String {
+pub(crate) fn login_notice(journal: &Journal) -> String {
     let failed = journal.last_failure().map(|(entry, failure)| {
         let (version, slot) = (&entry.target.version, entry.target.slot);
         let evidence: Vec<String> =
@@ -33,7 +33,7 @@ pub(crate) fn greeting(journal: &Journal) -> String {
             "UPDATE FAILED: release {version} came to nothing in slot {slot}, and {} runs.\n{}\n{}\
              'initagent update history' has all of it; the release is not tried again by itself.\n\n",
             entry.running,
-            failure.sentence(),
+            failure.failure_sentence(),
             evidence.concat(),
         )
     });
@@ -56,8 +56,8 @@ pub(crate) fn greeting(journal: &Journal) -> String {
 }
 
 /// Greets whoever logs in from now on.
-pub(crate) fn greet(root: &Path, journal: &Journal) {
-    let text = greeting(journal);
+pub(crate) fn write_login_notice(root: &Path, journal: &Journal) {
+    let text = login_notice(journal);
     for place in BANNERS {
         let path = root.join(place);
         // A greeting that cannot be written is missed by a person, and is no reason to stop an update.
@@ -76,7 +76,7 @@ pub(crate) fn print_to_console(root: &Path, sentence: &str) {
 }
 
 /// Starts a target for which other units can wait.
-pub(crate) fn announce(programs: &dyn ProgramRunner, target: &'static str) {
+pub(crate) fn start_target(programs: &dyn ProgramRunner, target: &'static str) {
     // systemd is away only while the machine ends.
     let _ = programs.run_program(&ProgramCall::new("systemctl", ["start", "--no-block", target]));
 }
@@ -94,8 +94,8 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let failure = Failure::new(Cause::LostBoots, "3 boots ended without a verdict\nkernel: oops\n");
         let journal =
-            Journal::default().end(1, Version::new(1, 0, 0), target(b"new"), Outcome::Failed(failure));
-        greet(root.path(), &journal);
+            Journal::default().end_update(1, Version::new(1, 0, 0), target(b"new"), Outcome::Failed(failure));
+        write_login_notice(root.path(), &journal);
 
         let text = fs::read_to_string(root.path().join(BANNERS[1])).unwrap();
         assert!(
@@ -104,7 +104,10 @@ mod tests {
         );
         assert!(text.contains("3 boots ended") && text.contains("  kernel: oops"), "{text}");
 
-        greet(root.path(), &journal.end(2, Version::new(1, 2, 0), target(b"next"), Outcome::Succeeded));
+        write_login_notice(
+            root.path(),
+            &journal.end_update(2, Version::new(1, 2, 0), target(b"next"), Outcome::Succeeded),
+        );
         assert!(BANNERS.iter().all(|place| !root.path().join(place).exists()));
     }
 }

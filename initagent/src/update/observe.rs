@@ -36,7 +36,7 @@ impl Observer<'_> {
     pub(crate) fn note_baseline(&self) -> Baseline {
         let own = REQUIRED_UNITS.iter().map(ToString::to_string);
         let required: Vec<String> = own.chain(self.settings.required_units.iter().cloned()).collect();
-        let server = (self.mirrors.count() > 0).then(|| format!("channel/{}", self.channel));
+        let server = (self.mirrors.count_mirrors() > 0).then(|| format!("channel/{}", self.channel));
         Baseline {
             active_units: active_units(self.programs, &required),
             failed_units: failed_units(self.programs),
@@ -47,7 +47,7 @@ impl Observer<'_> {
     }
 
     /// What is seen now of what was noted.
-    pub(crate) fn observe(&self, before: &Baseline) -> Observation {
+    pub(crate) fn observe_machine(&self, before: &Baseline) -> Observation {
         Observation {
             active_units: active_units(self.programs, &before.active_units),
             failed_units: failed_units(self.programs),
@@ -61,7 +61,7 @@ impl Observer<'_> {
     /// Why no update server answers, if none does. That the server has no such file is an answer, too.
     fn ask_server(&self, path: &str) -> Option<String> {
         let mut failure = None;
-        for mirror in 0..self.mirrors.count() {
+        for mirror in 0..self.mirrors.count_mirrors() {
             match self.mirrors.fetch_from(mirror, path, MAX_ANSWER) {
                 Ok(_) | Err(FetchFileError::Missing { .. }) => return None,
                 Err(error) => failure = Some(error_text::error_chain(&error)),

@@ -92,21 +92,21 @@ pub(crate) fn run_request(request: &UpdateRequest) -> Result<String, UpdateError
     }
     let service = UpdateService::of_this_machine()?;
     Ok(match &request.order {
-        UpdateOrder::Cancel => cancel(&service)?,
+        UpdateOrder::Cancel => cancel_update(&service)?,
         UpdateOrder::Channel(name) => change_journal(&service, |journal| {
             journal.channel = Some(name.clone());
             format!("the machine follows the channel {name} from now on")
         })?,
-        UpdateOrder::Check => check(&service)?,
+        UpdateOrder::Check => check_channel(&service)?,
         UpdateOrder::EndBoot => service.end_boot()?,
         UpdateOrder::EngineStatus => {
             let journal = read_journal(&service)?;
-            UpdateStatus::gather(&service.machine, &journal, service.settings.clone()).to_engine_text()
+            UpdateStatus::gather_status(&service.machine, &journal, service.settings.clone()).to_engine_text()
         }
         UpdateOrder::Expire => service.expire_trial()?,
         UpdateOrder::Guard => service.guard_trial().to_owned(),
-        UpdateOrder::History => history(&service, request.format)?,
-        UpdateOrder::Install(source) => install(&service, source.as_ref())?,
+        UpdateOrder::History => show_history(&service, request.format)?,
+        UpdateOrder::Install(source) => install_update(&service, source.as_ref())?,
         UpdateOrder::Migrate => service.migrate_data()?,
         UpdateOrder::NextRoot => service.prepare_switch()?,
         UpdateOrder::Pin(version) => change_journal(&service, |journal| {
@@ -117,7 +117,7 @@ pub(crate) fn run_request(request: &UpdateRequest) -> Result<String, UpdateError
         UpdateOrder::Resume => service.begin_boot()?,
         UpdateOrder::Rollback => roll_back(&service)?,
         UpdateOrder::ServeBus => serve_bus(&service)?,
-        UpdateOrder::Status => status(&service, request.format)?,
+        UpdateOrder::Status => show_status(&service, request.format)?,
         UpdateOrder::Trial => service.run_trial()?,
         UpdateOrder::Unpin => change_journal(&service, |journal| {
             journal.pinned = None;
@@ -126,16 +126,16 @@ pub(crate) fn run_request(request: &UpdateRequest) -> Result<String, UpdateError
     })
 }
 
-fn status(service: &UpdateService, format: OutputFormat) -> Result<String, UpdateError> {
+fn show_status(service: &UpdateService, format: OutputFormat) -> Result<String, UpdateError> {
     let journal = read_journal(service)?;
-    let status = UpdateStatus::gather(&service.machine, &journal, service.settings.clone());
+    let status = UpdateStatus::gather_status(&service.machine, &journal, service.settings.clone());
     Ok(match format {
         OutputFormat::Json => status.to_json(),
         OutputFormat::Text => status.to_text(),
     })
 }
 
-fn history(service: &UpdateService, format: OutputFormat) -> Result<String, UpdateError> {
+fn show_history(service: &UpdateService, format: OutputFormat) -> Result<String, UpdateError> {
     let journal = read_journal(service)?;
     Ok(match format {
         OutputFormat::Json => serde_json::to_string_pretty(&journal.history).unwrap_or_default(),
@@ -151,21 +151,21 @@ fn change_journal(
     service: &UpdateService,
     change: impl FnOnce(&mut Journal) -> String,
 ) -> Result<String, UpdateError> {
-    let _lock = service.machine.lock()?;
-    let mut journal = service.resume()?;
+    let _lock = service.machine.lock_updates()?;
+    let mut journal = service.resume_update()?;
     let said = change(&mut journal);
-    let journal = service.machine.save(journal)?;
-    service.publish(&journal);
+    let journal = service.machine.save_journal(journal)?;
+    service.publish_status(&journal);
     Ok(said)
 }
 
 /// Asks the channel, installs nothing.
-fn check(service: &UpdateService) -> Result<String, UpdateError> {
-    let _lock = service.machine.lock()?;
-    let journal = service.resume()?;
-    let mut repository = Repository::open(&service.machine, &service.mirrors, unix_time())?;
+fn check_channel(service: &UpdateService) -> Result<String, UpdateError> {
+    let _lock = service.machine.lock_updates()?;
+    let journal = service.resume_update()?;
+    let mut repository = Repository::open_trusted(&service.machine, &service.mirrors, unix_time())?;
     let seen = repository.ask_channel(&channel_name(&service.machine, &journal, &service.settings))?;
-    let said = repository.choose(&seen.metadata.metadata, &journal, AskedBy::Service).to_string();
+    let said = repository.choose_release(&seen.metadata.metadata, &journal, AskedBy::Service).to_string();
     note_check(service, &said);
     Ok(said)
 }
@@ -176,7 +176,7 @@ fn note_check(service: &UpdateService, said: &str) {
     let _ = service.machine.write_run_file("check.json", &note);
 }
 
-fn install(service: &UpdateService, source: Option<&InstallSource>) -> Result<String, UpdateError> {
+fn install_update(service: &UpdateService, source: Option<&InstallSource>) -> Result<String, UpdateError> {
     match source {
         None => install_offered(service, &service.mirrors, AskedBy::Person, None),
         Some(InstallSource::Version(version)) => {
@@ -198,23 +198,29 @@ fn install_offered(
     asked_by: AskedBy,
     wanted: Option<&Version>,
 ) -> Result<String, UpdateError> {
-    let _lock = service.machine.lock()?;
-    let journal = service.resume()?;
-    let mut repository = Repository::open(&service.machine, mirrors, unix_time())?;
+    let _lock = service.machine.lock_updates()?;
+    let journal = service.resume_update()?;
+    let mut repository = Repository::open_trusted(&service.machine, mirrors, unix_time())?;
     let seen = repository.ask_channel(&channel_name(&service.machine, &journal, &service.settings))?;
     let channel = &seen.metadata.metadata;
     // A version that a person names is chosen as a pin is, for this once.
     let asked = Journal { pinned: wanted.cloned().or_else(|| journal.pinned.clone()), ..journal.clone() };
-    let choice = repository.choose(channel, &asked, asked_by);
+    let choice = repository.choose_release(channel, &asked, asked_by);
     note_check(service, &choice.to_string());
     let ReleaseChoice::Install { release: offered, .. } = &choice else { return Ok(choice.to_string()) };
     if is_ready(&journal, &offered.version) {
         return Ok(describe_armed(&journal));
     }
     let release = repository.fetch_manifest(channel, offered)?;
-    let mut content =
-        PayloadContent::fetch(&repository, mirrors, offered, &service.machine, service.held_releases())?;
-    let journal = service.install(journal, &release, &mirrors.name(seen.mirror), &mut content)?;
+    let mut content = PayloadContent::fetch_index(
+        &repository,
+        mirrors,
+        offered,
+        &service.machine,
+        service.held_releases(),
+    )?;
+    let journal =
+        service.install_release(journal, &release, &mirrors.mirror_name(seen.mirror), &mut content)?;
     Ok(describe_armed(&journal))
 }
 
@@ -224,14 +230,14 @@ fn is_ready(journal: &Journal, version: &Version) -> bool {
 
 /// What the timer calls: one thing at a time, whatever is due.
 fn poll(service: &UpdateService) -> Result<String, UpdateError> {
-    let lock = service.machine.lock()?;
-    let journal = service.resume()?;
+    let lock = service.machine.lock_updates()?;
+    let journal = service.resume_update()?;
     if service.machine.run_file("release-lock").exists() {
         service.release_lock();
         let _ = fs::remove_file(service.machine.run_file("release-lock"));
     }
     let journal = match &journal.phase {
-        Phase::Written(_) => service.machine.arm(journal)?,
+        Phase::Written(_) => service.machine.arm_slot(journal)?,
         _ => journal,
     };
     if let Phase::Trial(trial) = &journal.phase {
@@ -239,7 +245,7 @@ fn poll(service: &UpdateService) -> Result<String, UpdateError> {
     }
     drop(lock);
     let mut owes_restart = false;
-    let said = if service.mirrors.count() == 0 {
+    let said = if service.mirrors.count_mirrors() == 0 {
         "no update server is configured".to_owned()
     } else {
         match install_offered(service, &service.mirrors, AskedBy::Service, None) {
@@ -250,8 +256,8 @@ fn poll(service: &UpdateService) -> Result<String, UpdateError> {
             }
         }
     };
-    let _lock = service.machine.lock()?;
-    let journal = service.resume()?;
+    let _lock = service.machine.lock_updates()?;
+    let journal = service.resume_update()?;
     if let Phase::Armed(armed) = &journal.phase {
         // What has proven itself already restarts only to make room for the next release.
         let is_due = armed.kind != TrialKind::AfterSoft || owes_restart;
@@ -262,16 +268,16 @@ fn poll(service: &UpdateService) -> Result<String, UpdateError> {
 }
 
 /// Gives up what is under way, or tells the process that installs to.
-fn cancel(service: &UpdateService) -> Result<String, UpdateError> {
+fn cancel_update(service: &UpdateService) -> Result<String, UpdateError> {
     service.machine.write_run_file("cancel", "")?;
-    let _lock = match service.machine.lock() {
+    let _lock = match service.machine.lock_updates() {
         Ok(lock) => lock,
         Err(UpdateStepError::Locked { process }) => {
             return Ok(format!("process {process} is told to stop; what it has written is used again"));
         }
         Err(other) => return Err(other.into()),
     };
-    let journal = service.resume()?;
+    let journal = service.resume_update()?;
     let _ = fs::remove_file(service.machine.run_file("cancel"));
     let target = match &journal.phase {
         Phase::Steady(_) => return Ok("nothing is under way".to_owned()),
@@ -283,22 +289,23 @@ fn cancel(service: &UpdateService) -> Result<String, UpdateError> {
             );
             return Err(UpdateError::Nothing(why));
         }
-        Phase::Armed(_) | Phase::Fetching(_) | Phase::Written(_) => journal.phase.target().cloned(),
+        Phase::Armed(_) | Phase::Fetching(_) | Phase::Written(_) => journal.phase.update_target().cloned(),
     };
     let Some(target) = target else { return Ok("nothing is under way".to_owned()) };
     service.machine.change_table(Action::Disarm(target.slot))?;
     service.machine.withdraw_reboot();
     let running = service.machine.record.version.clone();
     let why = Outcome::Abandoned("a person cancelled it".to_owned());
-    let journal = service.machine.save(journal.end(unix_time(), running, target.clone(), why))?;
-    service.publish(&journal);
+    let journal =
+        service.machine.save_journal(journal.end_update(unix_time(), running, target.clone(), why))?;
+    service.publish_status(&journal);
     Ok(format!("the update to {} is given up; slot {} does not start", target.version, target.slot))
 }
 
 /// Goes back: from a trial by a verdict, else to the release that was good before.
 fn roll_back(service: &UpdateService) -> Result<String, UpdateError> {
-    let _lock = service.machine.lock()?;
-    let journal = service.resume()?;
+    let _lock = service.machine.lock_updates()?;
+    let journal = service.resume_update()?;
     let record = &service.machine.record;
     let failure = Failure::new(Cause::Person, "'initagent update rollback'");
     if let Phase::Trial(trial) = journal.phase.clone() {
@@ -306,7 +313,7 @@ fn roll_back(service: &UpdateService) -> Result<String, UpdateError> {
     }
     let (running, other) = (record.slot, !record.slot);
     let table = service.machine.slot_table()?;
-    let state = table.map_or(SlotState::EMPTY, |table| table.state(other));
+    let state = table.map_or(SlotState::EMPTY, |table| table.slot_state(other));
     let is_after_soft = matches!(&journal.phase, Phase::Armed(armed) if armed.kind == TrialKind::AfterSoft);
     if !state.good || !(is_after_soft || matches!(journal.phase, Phase::Steady(_))) {
         let why = format!(
@@ -317,15 +324,15 @@ fn roll_back(service: &UpdateService) -> Result<String, UpdateError> {
     // Noted before the slot table changes: a release that a person left must not be installed again by itself.
     let target = left_release(&journal, service, running);
     let journal = Journal { phase: Phase::Steady(Steady::default()), ..journal };
-    let journal = journal.end(unix_time(), record.version.clone(), target, Outcome::Failed(failure));
-    service.machine.save(journal.clone())?;
+    let journal = journal.end_update(unix_time(), record.version.clone(), target, Outcome::Failed(failure));
+    service.machine.save_journal(journal.clone())?;
     // A slot that never started from the disk must not be what the machine falls back to.
     if is_after_soft {
         service.machine.change_table(Action::Disarm(running))?;
     }
     service.machine.change_table(Action::Arm(other))?;
     service.machine.require_reboot()?;
-    service.publish(&journal);
+    service.publish_status(&journal);
     Ok(format!(
         "slot {other} starts at the next restart ('systemctl reboot'); {} is not installed again by itself",
         record.version
@@ -342,7 +349,7 @@ fn serve_bus(service: &UpdateService) -> Result<String, UpdateError> {
 impl UpdateEngine for UpdateService {
     fn read_status(&self) -> Result<EngineStatus, String> {
         let journal = read_journal(self).map_err(|error| error_chain(&error))?;
-        Ok(UpdateStatus::gather(&self.machine, &journal, self.settings.clone()).to_engine_status())
+        Ok(UpdateStatus::gather_status(&self.machine, &journal, self.settings.clone()).to_engine_status())
     }
 
     fn attempt_update(&self) -> Result<(), String> {
@@ -350,7 +357,7 @@ impl UpdateEngine for UpdateService {
     }
 
     fn reset_status(&self) -> Result<(), String> {
-        cancel(self).map(drop).map_err(|error| error_chain(&error))
+        cancel_update(self).map(drop).map_err(|error| error_chain(&error))
     }
 }
 

@@ -48,7 +48,7 @@ pub(crate) enum PayloadError {
 impl<'a> PayloadContent<'a> {
     /// Fetches the index of an offered release. The slots are looked at now: an install erases the idle one's
     /// manifest first.
-    pub(crate) fn fetch(
+    pub(crate) fn fetch_index(
         repository: &Repository<'_>,
         mirrors: &'a Mirrors,
         offered: &OfferedRelease,
@@ -84,8 +84,9 @@ impl RootContent for PayloadContent<'_> {
             return Err(WriteDataError::Source(Box::new(PayloadError::OtherRoot)));
         }
         let unread = |source| WriteDataError::Read { source };
-        let running = SlotDevice::open(&self.machine.record.devices.root, Purpose::Read).map_err(unread)?;
-        let idle_blocks = slot.size().map_err(unread)?.get() / BLOCK_BYTES as u64;
+        let running =
+            SlotDevice::open_slot(&self.machine.record.devices.root, Purpose::Read).map_err(unread)?;
+        let idle_blocks = slot.byte_size().map_err(unread)?.get() / BLOCK_BYTES as u64;
         let slots = OldSlots {
             running: self.running.map(|held| SlotContent {
                 data: &running,
@@ -102,17 +103,17 @@ impl RootContent for PayloadContent<'_> {
         let site = Site { slots, objects: self, sink: slot, observer: &follower, threads: THREADS };
         let prepared =
             prepare_reconstruction(&self.index, root.salt.as_bytes(), &site).map_err(data_error)?;
-        prepared.reconstruct(&self.index, root.tree_block(), &site).map_err(data_error)
+        prepared.reconstruct_root(&self.index, root.tree_block(), &site).map_err(data_error)
     }
 }
 
 impl ObjectSource for PayloadContent<'_> {
     fn mirrors(&self) -> usize {
-        self.mirrors.count()
+        self.mirrors.count_mirrors()
     }
 
     fn fetch_object(&self, object: &ObjectReference, mirror: usize) -> io::Result<Vec<u8>> {
-        let fetched = self.mirrors.fetch_from(mirror, &object.path(), u64::from(object.bytes));
+        let fetched = self.mirrors.fetch_from(mirror, &object.repository_path(), u64::from(object.bytes));
         fetched.map_err(|error| io::Error::other(error_text::error_chain(&error)))
     }
 }

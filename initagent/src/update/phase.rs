@@ -48,7 +48,7 @@ pub(crate) struct ManifestDigest {
 }
 
 /// What was well before the update, and has to be well after it.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(crate) struct Baseline {
     /// Required units that were active.
     pub(crate) active_units: Vec<String>,
@@ -96,7 +96,7 @@ pub(crate) struct TrialPlan {
 }
 
 /// No update is under way.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(crate) struct Steady {}
 
 /// The idle slot is being written. The slot table does not start it.
@@ -234,7 +234,7 @@ pub(crate) enum Outcome {
 impl Steady {
     /// Begins to write the idle slot, which must not start from now on.
     #[must_use = "a slot that is not disarmed may start half written"]
-    pub(crate) fn begin(self, target: Target) -> (Fetching, Action) {
+    pub(crate) fn begin_fetching(self, target: Target) -> (Fetching, Action) {
         let Self {} = self;
         let disarm = Action::Disarm(target.slot);
         (Fetching { target, attempts: 0, last_error: None }, disarm)
@@ -243,7 +243,7 @@ impl Steady {
 
 impl Fetching {
     /// The slot was read back, and every block of it is the signed one.
-    pub(crate) fn complete(self, plan: TrialPlan) -> Written {
+    pub(crate) fn complete_write(self, plan: TrialPlan) -> Written {
         Written { target: self.target, baseline: plan.baseline, kind: plan.kind }
     }
 
@@ -257,7 +257,7 @@ impl Written {
     /// Lets the boot loader start the slot: the commit point of an update. A soft-reboot needs no leave of the boot
     /// loader, and has none.
     #[must_use = "an armed phase without its action is a restart into the old slot"]
-    pub(crate) fn arm(self, boot: String) -> (Armed, Option<Action>) {
+    pub(crate) fn arm_slot(self, boot: String) -> (Armed, Option<Action>) {
         let arm = (self.kind != TrialKind::Soft).then_some(Action::Arm(self.target.slot));
         (Armed { target: self.target, baseline: self.baseline, boot, kind: self.kind }, arm)
     }
@@ -317,7 +317,7 @@ impl Trial {
     /// A check failed. The reason is journalled before the slot table is changed: a cut between the two must not
     /// lose it.
     #[must_use = "an action not performed is a rollback lost"]
-    pub(crate) fn fail(self, failure: Failure) -> (Self, [Action; 2]) {
+    pub(crate) fn fail_check(self, failure: Failure) -> (Self, [Action; 2]) {
         let actions = [Action::Disarm(self.target.slot), Action::Restart];
         (Self { failure: Some(failure), ..self }, actions)
     }
@@ -340,7 +340,7 @@ impl Trial {
 
 impl Phase {
     /// The release that is under way.
-    pub(crate) fn target(&self) -> Option<&Target> {
+    pub(crate) fn update_target(&self) -> Option<&Target> {
         match self {
             Self::Armed(armed) => Some(&armed.target),
             Self::Fetching(fetching) => Some(&fetching.target),
@@ -351,7 +351,7 @@ impl Phase {
     }
 
     /// Its word in the journal and in `status`.
-    pub(crate) fn word(&self) -> &'static str {
+    pub(crate) fn phase_word(&self) -> &'static str {
         match self {
             Self::Armed(_) => "armed",
             Self::Fetching(_) => "fetching",
@@ -385,7 +385,7 @@ impl Failure {
     }
 
     /// One sentence for people.
-    pub(crate) fn sentence(&self) -> String {
+    pub(crate) fn failure_sentence(&self) -> String {
         let what = match &self.cause {
             Cause::Check(name) => format!("the check {name:?} failed"),
             Cause::LostBoots => "its boots ended without a word: a panic, a hang or the mains".to_owned(),

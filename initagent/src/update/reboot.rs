@@ -5,10 +5,12 @@
 //! Refuses to restart: the caller does. Invariant: a lock server that is down or says no delays a restart, and
 //! never causes one.
 
+use std::path::Path;
 use std::time::Duration;
 
 use ureq::Agent;
 
+use super::local_lock::post_json;
 use super::settings::{LockServer, RebootStrategy, UpdateSettings};
 use super::window::WeekTime;
 
@@ -42,6 +44,8 @@ pub(crate) enum LockCall {
 pub(crate) enum AskLockError {
     #[error("cannot ask the lock server {url}")]
     Ask { url: String, source: Box<ureq::Error> },
+    #[error("cannot ask fleetd of this machine for the lock at {url}; 'systemctl status fleet' says more")]
+    AskLocal { url: String, source: std::io::Error },
     #[error("the lock server {url} says no ({status}): {said}")]
     Refused { url: String, status: u16, said: String },
 }
@@ -53,7 +57,7 @@ pub(crate) fn decide_reboot(settings: &UpdateSettings, now: Option<WeekTime>) ->
     }
     if let Some(window) = &settings.window {
         // A machine that cannot tell the time does not know that it is night.
-        let wait = now.map_or(Duration::from_hours(1), |now| window.wait(now));
+        let wait = now.map_or(Duration::from_hours(1), |now| window.wait_until_open(now));
         if !wait.is_zero() {
             return RebootDecision::Wait(wait);
         }
@@ -77,10 +81,13 @@ pub(crate) fn ask_lock(server: &LockServer, call: LockCall, id: &str) -> Result<
         LockCall::SteadyState => "steady-state",
     };
     let url = format!("{}/v1/{word}", server.url.trim_end_matches('/'));
+    if let Some(socket) = server.url.strip_prefix("unix://") {
+        return ask_local_lock(server, socket, word, id);
+    }
     let config =
         Agent::config_builder().http_status_as_error(false).timeout_global(Some(LOCK_PATIENCE)).build();
     let agent: Agent = config.into();
-    let body = serde_json::json!({ "client_params": { "id": id, "group": server.group } }).to_string();
+    let body = lock_message(server, id);
     let asked =
         agent.post(&url).header("fleet-lock-protocol", "true").header("content-type", "application/json");
     let mut answer = asked
@@ -90,8 +97,27 @@ pub(crate) fn ask_lock(server: &LockServer, call: LockCall, id: &str) -> Result<
         return Ok(());
     }
     let said = answer.body_mut().with_config().limit(4096).read_to_string().unwrap_or_default();
-    let said = said.chars().filter(|c| !c.is_control()).take(300).collect();
-    Err(AskLockError::Refused { url, status: answer.status().as_u16(), said })
+    Err(AskLockError::Refused { url, status: answer.status().as_u16(), said: one_line(&said) })
+}
+
+/// Asks fleetd of this machine, whose socket knows root.
+fn ask_local_lock(server: &LockServer, socket: &str, word: &str, id: &str) -> Result<(), AskLockError> {
+    let url = server.url.clone();
+    let answer =
+        post_json(Path::new(socket), &format!("/v1/{word}"), &lock_message(server, id), LOCK_PATIENCE);
+    match answer {
+        Ok((200..=299, _)) => Ok(()),
+        Ok((status, said)) => Err(AskLockError::Refused { url, status, said: one_line(&said) }),
+        Err(source) => Err(AskLockError::AskLocal { url, source }),
+    }
+}
+
+fn lock_message(server: &LockServer, id: &str) -> String {
+    serde_json::json!({ "client_params": { "id": id, "group": server.group } }).to_string()
+}
+
+fn one_line(said: &str) -> String {
+    said.chars().filter(|c| !c.is_control()).take(300).collect()
 }
 
 #[cfg(test)]

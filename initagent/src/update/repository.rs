@@ -76,18 +76,18 @@ pub(crate) enum AskChannelError {
 
 impl<'a> Repository<'a> {
     /// Reads what is trusted, without asking anyone.
-    pub(crate) fn open(
+    pub(crate) fn open_trusted(
         machine: &'a UpdateMachine,
         mirrors: &'a Mirrors,
         clock: u64,
     ) -> Result<Self, AskChannelError> {
         let anchor = read_bounded(&machine.root.join(IMAGE_ROOT), MAX_ENVELOPE);
         let anchor = anchor.map_err(|source| AskChannelError::NoRoot { source })?;
-        let anchor = TrustedRoot::anchor(&anchor)
+        let anchor = TrustedRoot::anchor_chain(&anchor)
             .map_err(|source| AskChannelError::Root { source: Box::new(source) })?;
         let kept = read_trust(&machine.root);
         let [clock, built] = [clock, machine.record.built].map(UnixTime::from_seconds);
-        let session = TrustSession::begin(kept.clone(), anchor, clock, built);
+        let session = TrustSession::begin_session(kept.clone(), anchor, clock, built);
         Ok(Self { machine, mirrors, session, kept })
     }
 
@@ -96,7 +96,7 @@ impl<'a> Repository<'a> {
         let channel = name.parse::<ChannelName>();
         let channel = channel.map_err(|source| AskChannelError::Name { name: name.to_owned(), source })?;
         let mut last = AskChannelError::Fetch(FetchError::NoMirror);
-        for mirror in 0..self.mirrors.count() {
+        for mirror in 0..self.mirrors.count_mirrors() {
             match self.ask_mirror(&channel, mirror) {
                 Ok(metadata) => return Ok(SeenChannel { metadata, mirror }),
                 Err(error) => last = error,
@@ -111,13 +111,13 @@ impl<'a> Repository<'a> {
         mirror: usize,
     ) -> Result<AcceptedChannel, AskChannelError> {
         self.follow_roots(mirror)?;
-        let path = paths::channel(channel);
+        let path = paths::channel_path(channel);
         let envelope = self.mirrors.fetch_from(mirror, &path, MAX_ENVELOPE as u64);
         let envelope = envelope.map_err(|source| FetchError::Nowhere { path, source })?;
         let accepted = self.session.accept_channel(&envelope, channel);
-        self.keep()?;
+        self.keep_trust()?;
         accepted.map_err(|source| AskChannelError::Channel {
-            mirror: self.mirrors.name(mirror),
+            mirror: self.mirrors.mirror_name(mirror),
             source: Box::new(source),
         })
     }
@@ -126,7 +126,7 @@ impl<'a> Repository<'a> {
     fn follow_roots(&mut self, mirror: usize) -> Result<(), AskChannelError> {
         let mirrors = self.mirrors;
         let followed = self.session.follow_roots(|number| {
-            match mirrors.fetch_from(mirror, &paths::root(number), MAX_ENVELOPE as u64) {
+            match mirrors.fetch_from(mirror, &paths::root_path(number), MAX_ENVELOPE as u64) {
                 Ok(bytes) => Ok(Some(bytes)),
                 Err(error) if error.is_missing() => Ok(None),
                 Err(error) => Err(error),
@@ -134,12 +134,12 @@ impl<'a> Repository<'a> {
         });
         // Before its error, and before the channel: a root that took a stolen key away must not be forgotten because
         // something after it failed. A thief of that key can make the channel fail at each check.
-        self.keep()?;
+        self.keep_trust()?;
         followed.map(drop).map_err(|source| AskChannelError::Follow { source: Box::new(source) })
     }
 
     /// Which of its releases is for this machine now.
-    pub(crate) fn choose<'b>(
+    pub(crate) fn choose_release<'b>(
         &self,
         channel: &'b ChannelMetadata,
         journal: &Journal,
@@ -155,9 +155,9 @@ impl<'a> Repository<'a> {
         offered: &OfferedRelease,
     ) -> Result<TrustedRelease, AskChannelError> {
         let envelope =
-            self.fetch_file(&paths::manifest(&offered.version), &offered.manifest, MAX_ENVELOPE)?;
+            self.fetch_file(&paths::manifest_path(&offered.version), &offered.manifest, MAX_ENVELOPE)?;
         let manifest =
-            verify_manifest(&envelope, offered, channel, self.session.root()).map_err(|source| {
+            verify_manifest(&envelope, offered, channel, self.session.trusted_root()).map_err(|source| {
                 AskChannelError::Manifest { version: offered.version.clone(), source: Box::new(source) }
             })?;
         Ok(TrustedRelease { manifest, envelope })
@@ -178,12 +178,13 @@ impl<'a> Repository<'a> {
             return Err(FetchError::Nowhere { path: path.to_owned(), source }.into());
         }
         let mut last = FetchError::NoMirror;
-        for mirror in 0..self.mirrors.count() {
+        for mirror in 0..self.mirrors.count_mirrors() {
             match self.mirrors.fetch_from(mirror, path, promised.bytes) {
-                Ok(bytes) if promised.check(&bytes).is_ok() => return Ok(bytes),
+                Ok(bytes) if promised.check_bytes(&bytes).is_ok() => return Ok(bytes),
                 Ok(_) => {
-                    let source =
-                        FetchFileError::Forged { address: format!("{}/{path}", self.mirrors.name(mirror)) };
+                    let source = FetchFileError::Forged {
+                        address: format!("{}/{path}", self.mirrors.mirror_name(mirror)),
+                    };
                     last = FetchError::Nowhere { path: path.to_owned(), source };
                 }
                 Err(source) => last = FetchError::Nowhere { path: path.to_owned(), source },
@@ -194,7 +195,8 @@ impl<'a> Repository<'a> {
 
     fn machine_facts(&self, journal: &Journal, asked_by: AskedBy) -> MachineFacts {
         let record = &self.machine.record;
-        let condemned = journal.failed.iter().filter(|failed| journal.objection(failed.root_hash).is_some());
+        let condemned =
+            journal.failed.iter().filter(|failed| journal.find_objection(failed.root_hash).is_some());
         let failed = condemned.map(|failed| FailedRelease {
             version: failed.version.clone(),
             manifest: FileReference { bytes: failed.manifest.bytes, sha256: failed.manifest.sha256 },
@@ -216,10 +218,10 @@ impl<'a> Repository<'a> {
     }
 
     /// Keeps what the session knows, unless that is kept already: each write wears the disk.
-    fn keep(&mut self) -> Result<(), KeepTrustError> {
-        if self.kept != *self.session.state() {
-            keep_trust(&self.machine.root, self.session.state())?;
-            self.kept = self.session.state().clone();
+    fn keep_trust(&mut self) -> Result<(), KeepTrustError> {
+        if self.kept != *self.session.trust_state() {
+            keep_trust(&self.machine.root, self.session.trust_state())?;
+            self.kept = self.session.trust_state().clone();
         }
         Ok(())
     }

@@ -19,7 +19,7 @@ use super::acceptance::MachineStanding;
 use super::bus::ServeBusError;
 use super::evidence::find_evidence;
 use super::file_trust::{KEYS, TrustFileError, trust_file};
-use super::health::{CheckResult, compare, run_scripts};
+use super::health::{CheckResult, compare_health, run_scripts};
 use super::idle_slot::IdleSlot;
 use super::install::{RootContent, TrustedRelease, write_release};
 use super::journal::Journal;
@@ -135,23 +135,23 @@ impl UpdateService {
     }
 
     /// The journal after going on from wherever a cut left it. The caller holds the lock.
-    pub(crate) fn resume(&self) -> Result<Journal, UpdateError> {
+    pub(crate) fn resume_update(&self) -> Result<Journal, UpdateError> {
         let evidence = |phase: &Phase| find_evidence(&self.machine.root, &self.programs, phase);
-        let (journal, ended) = self.machine.resume(unix_time(), &evidence)?;
+        let (journal, ended) = self.machine.resume_update(unix_time(), &evidence)?;
         if let Some((target, outcome)) = ended {
             self.tell_end(&target, &outcome);
         }
-        self.publish(&journal);
+        self.publish_status(&journal);
         Ok(journal)
     }
 
     /// At each boot: goes on, and begins or continues a trial.
     pub(crate) fn begin_boot(&self) -> Result<String, UpdateError> {
-        let _lock = self.machine.lock()?;
-        let journal = self.end_attempt(self.resume()?)?;
+        let _lock = self.machine.lock_updates()?;
+        let journal = self.end_attempt(self.resume_update()?)?;
         match &journal.phase {
             Phase::Trial(trial) if trial.failure.is_some() => {
-                self.restart()?;
+                self.restart_machine()?;
                 Ok("the release on trial has failed: the machine restarts into the other slot".to_owned())
             }
             Phase::Trial(trial) => {
@@ -163,14 +163,14 @@ impl UpdateService {
                 self.programs.run_program(&start)?;
                 Ok(format!("release {} is on trial in slot {}", trial.target.version, trial.target.slot))
             }
-            phase => Ok(format!("updates are {}", phase.word())),
+            phase => Ok(format!("updates are {}", phase.phase_word())),
         }
     }
 
     /// When the machine is shut down in order: that is no verdict against a slot on trial.
     pub(crate) fn end_boot(&self) -> Result<String, UpdateError> {
-        let _lock = self.machine.lock()?;
-        let (journal, _) = Journal::recover(&self.machine.root).map_err(UpdateStepError::from)?;
+        let _lock = self.machine.lock_updates()?;
+        let (journal, _) = Journal::recover_journal(&self.machine.root).map_err(UpdateStepError::from)?;
         let end = soft::boot_end(&self.programs);
         let (phase, action) = match journal.phase.clone() {
             Phase::Armed(armed) => {
@@ -183,7 +183,7 @@ impl UpdateService {
             }
             _ => return Ok("no trial runs".to_owned()),
         };
-        self.machine.save(journal.enter(phase))?;
+        self.machine.save_journal(journal.enter_phase(phase))?;
         action.map_or(Ok(()), |action| self.machine.change_table(action))?;
         Ok("the slot on trial keeps its tries".to_owned())
     }
@@ -229,9 +229,9 @@ impl UpdateService {
         let (armed, action) = armed.give_up_soft();
         // The table first, as always when a slot is armed.
         action.map_or(Ok(()), |action| self.machine.change_table(action))?;
-        let journal = self.machine.save(journal.enter(Phase::Armed(armed)))?;
+        let journal = self.machine.save_journal(journal.enter_phase(Phase::Armed(armed)))?;
         self.machine.require_reboot()?;
-        self.publish(&journal);
+        self.publish_status(&journal);
         Ok(journal)
     }
 
@@ -262,7 +262,7 @@ impl UpdateService {
 
     fn carry_out(&self, verdict: TrialVerdict, judged: &Target) -> Result<String, UpdateError> {
         let _lock = self.lock_patiently()?;
-        let journal = self.resume()?;
+        let journal = self.resume_update()?;
         let trial = match journal.phase.clone() {
             Phase::Trial(trial) if trial.target == *judged && trial.failure.is_none() => trial,
             _ => return Ok("the trial has ended meanwhile".to_owned()),
@@ -279,10 +279,10 @@ impl UpdateService {
             // The slot table first, as always when a slot is armed. Floor and epoch wait for the boot from the disk.
             let (armed, action) = trial.clone().pass_soft(self.machine.boot.clone());
             self.machine.change_table(action)?;
-            self.machine.save(journal.enter(Phase::Armed(armed)))?
+            self.machine.save_journal(journal.enter_phase(Phase::Armed(armed)))?
         } else {
             // Marks the slot good and raises the floor, as every complete boot does.
-            boot_complete::complete()?;
+            boot_complete::complete_boot()?;
             self.machine.end_update(journal, unix_time(), target.clone(), Outcome::Succeeded)?
         };
         watchdog::stop_deadline(&self.programs);
@@ -292,7 +292,7 @@ impl UpdateService {
             self.drop_old_data(target.root_hash);
         }
         self.tell_end(&target, &Outcome::Succeeded);
-        self.publish(&journal);
+        self.publish_status(&journal);
         self.release_lock();
         let remarks: Vec<String> =
             remarks.iter().map(|remark| format!("\nnot well, and not required: {remark}")).collect();
@@ -307,7 +307,7 @@ impl UpdateService {
     /// Before the programs of the machine start: brings their data into the form of the release on trial, or back.
     pub(crate) fn migrate_data(&self) -> Result<String, UpdateError> {
         let lock = self.lock_patiently()?;
-        let (journal, _) = Journal::recover(&self.machine.root).map_err(UpdateStepError::from)?;
+        let (journal, _) = Journal::recover_journal(&self.machine.root).map_err(UpdateStepError::from)?;
         let running = self.machine.record.root_hash;
         match journal.phase.clone() {
             Phase::Trial(trial) if trial.target.root_hash == running && trial.failure.is_none() => {
@@ -352,14 +352,14 @@ impl UpdateService {
         trial: Trial,
         failure: Failure,
     ) -> Result<String, UpdateError> {
-        let (target, sentence) = (trial.target.clone(), failure.sentence());
-        let (failed, actions) = trial.fail(failure);
-        self.machine.save(journal.enter(Phase::Trial(failed)))?;
+        let (target, sentence) = (trial.target.clone(), failure.failure_sentence());
+        let (failed, actions) = trial.fail_check(failure);
+        self.machine.save_journal(journal.enter_phase(Phase::Trial(failed)))?;
         let said = format!("release {} goes back: {sentence}", target.version);
         notices::print_to_console(&self.machine.root, &said);
         for action in actions {
             match action {
-                Action::Restart => self.restart()?,
+                Action::Restart => self.restart_machine()?,
                 other => {
                     if let Err(error) = self.machine.change_table(other) {
                         return self.stay_for_want(target, &sentence, &error);
@@ -377,36 +377,40 @@ impl UpdateService {
         sentence: &str,
         error: &UpdateStepError,
     ) -> Result<String, UpdateError> {
-        let (journal, _) = Journal::recover(&self.machine.root).map_err(UpdateStepError::from)?;
+        let (journal, _) = Journal::recover_journal(&self.machine.root).map_err(UpdateStepError::from)?;
         let said =
             format!("release {} failed ({sentence}), and stays: {}", target.version, error_chain(error));
         let failure = Failure::new(Cause::Check("way back".to_owned()), said.clone());
         let running = self.machine.record.version.clone();
-        let journal =
-            self.machine.save(journal.end(unix_time(), running, target, Outcome::Failed(failure)))?;
+        let journal = self.machine.save_journal(journal.end_update(
+            unix_time(),
+            running,
+            target,
+            Outcome::Failed(failure),
+        ))?;
         watchdog::stop_deadline(&self.programs);
         watchdog::disarm_watchdog(&self.programs);
         notices::print_to_console(&self.machine.root, &said);
-        self.publish(&journal);
+        self.publish_status(&journal);
         Ok(said)
     }
 
     /// Installs from a file: the image of a disk, or of a slot.
     pub(crate) fn install_file(&self, path: &Path) -> Result<String, UpdateError> {
-        let lock = self.machine.lock()?;
-        let journal = self.resume()?;
-        let mut image = SlotImage::open(path)?;
+        let lock = self.machine.lock_updates()?;
+        let journal = self.resume_update()?;
+        let mut image = SlotImage::open_image(path)?;
         let envelope = image
-            .envelope()
+            .read_envelope()
             .map_err(|_| UpdateError::Nothing("the file ends without a manifest".to_owned()))?;
         let release = trust_file(&self.machine.root, envelope)?;
-        let journal = self.install(journal, &release, &path.display().to_string(), &mut image)?;
+        let journal = self.install_release(journal, &release, &path.display().to_string(), &mut image)?;
         drop(lock);
         Ok(describe_armed(&journal))
     }
 
     /// Brings a release into the idle slot, after what speaks against it. A person's word ends older failures.
-    pub(crate) fn install(
+    pub(crate) fn install_release(
         &self,
         mut journal: Journal,
         release: &TrustedRelease,
@@ -426,11 +430,11 @@ impl UpdateService {
         journal.failed.retain(|failed| failed.root_hash != release.manifest.root.root_hash);
         // An order to stop was about an earlier install.
         let _ = fs::remove_file(self.machine.run_file("cancel"));
-        let observer = self.observer(&journal);
+        let observer = self.health_observer(&journal);
         let kind = self.choose_trial(&release.manifest)?;
         let plan = || TrialPlan { baseline: observer.note_baseline(), kind };
-        let journal = self.machine.install(journal, release, source, content, &plan)?;
-        self.publish(&journal);
+        let journal = self.machine.install_release(journal, release, source, content, &plan)?;
+        self.publish_status(&journal);
         Ok(journal)
     }
 
@@ -439,7 +443,8 @@ impl UpdateService {
         let record = &self.machine.record;
         // What cannot be read of the running slot is compared with nothing: the boot loader tries the release.
         let keyring = read_keyring(&self.machine.root.join(KEYS)).ok();
-        let envelope = SlotImage::of_running(&record.devices.root).ok().and_then(|slot| slot.envelope().ok());
+        let envelope =
+            SlotImage::of_running(&record.devices.root).ok().and_then(|slot| slot.read_envelope().ok());
         let running = keyring.zip(envelope).and_then(|(keyring, bytes)| trust_release(&keyring, bytes).ok());
         let standing = soft::standing_of(record, self.machine.slot_table()?);
         let running = running.as_ref().map(|running| &*running.manifest);
@@ -464,7 +469,7 @@ impl UpdateService {
     pub(crate) fn held_releases(&self) -> [Option<InstalledRelease>; 2] {
         let devices = &self.machine.record.devices;
         [&devices.root, &devices.other_root].map(|path| {
-            let envelope = SlotImage::of_running(path).ok()?.envelope().ok()?;
+            let envelope = SlotImage::of_running(path).ok()?.read_envelope().ok()?;
             let keyring = read_keyring(&self.machine.root.join(KEYS)).ok()?;
             let root = &trust_release(&keyring, envelope).ok()?.manifest.root;
             let data_blocks = u32::try_from(root.data_blocks()).ok()?;
@@ -475,7 +480,13 @@ impl UpdateService {
     /// Restarts into an armed slot, when strategy, window and lock server allow it.
     pub(crate) fn consider_reboot(&self, armed: &Armed) -> Result<String, UpdateError> {
         let version = &armed.target.version;
-        match decide_reboot(&self.settings, self.week_time()) {
+        let decision = decide_reboot(&self.settings, self.week_time());
+        // Before the lock, for which the machine is emptied.
+        let is_due = matches!(decision, RebootDecision::AskLock(_) | RebootDecision::Restart);
+        if let Some(why) = is_due.then(|| self.etcd_objection()).flatten() {
+            return Ok(format!("release {version} is ready; {why}"));
+        }
+        match decision {
             RebootDecision::Leave(why) => Ok(format!("release {version} is ready; {why}")),
             RebootDecision::Wait(time) => {
                 Ok(format!("release {version} is ready; the window opens in {} minutes", time.as_secs() / 60))
@@ -484,6 +495,11 @@ impl UpdateService {
             RebootDecision::AskLock(server) => {
                 match ask_lock(&server, LockCall::PreReboot, &self.machine_id()) {
                     Ok(()) => {
+                        // Another voter may have had its slot, or fallen, while this machine was emptied.
+                        if let Some(why) = self.etcd_objection() {
+                            self.release_lock();
+                            return Ok(format!("release {version} is ready; {why}"));
+                        }
                         self.machine.write_run_file("lock-held", "")?;
                         self.restart_into(armed)
                     }
@@ -491,6 +507,11 @@ impl UpdateService {
                 }
             }
         }
+    }
+
+    /// Why etcd of the cluster cannot do without this machine now.
+    fn etcd_objection(&self) -> Option<String> {
+        cluster::restart::find_objection(&cluster::site::Site::at_root(&self.machine.root))
     }
 
     fn restart_into(&self, armed: &Armed) -> Result<String, UpdateError> {
@@ -508,7 +529,7 @@ impl UpdateService {
         Ok(said)
     }
 
-    fn restart(&self) -> Result<(), UpdateError> {
+    fn restart_machine(&self) -> Result<(), UpdateError> {
         self.programs
             .run_program(&ProgramCall::new("systemctl", ["reboot"]))
             .map(drop)
@@ -529,32 +550,33 @@ impl UpdateService {
         let record = &self.machine.record;
         let idle = !record.slot;
         let Some(table) = self.machine.slot_table()? else { return Ok(None) };
-        let running = table.state(record.slot);
-        let has_settled = running.good && running.tries == Tries::FULL && self.uptime() >= SETTLED_AFTER;
+        let running = table.slot_state(record.slot);
+        let has_settled =
+            running.good && running.tries == Tries::FULL && self.uptime_seconds() >= SETTLED_AFTER;
         let is_steady = matches!(journal.phase, Phase::Steady(_));
-        if !(is_steady && has_settled && table.state(idle) == SlotState::EMPTY) {
+        if !(is_steady && has_settled && table.slot_state(idle) == SlotState::EMPTY) {
             return Ok(None);
         }
         let path = &record.devices.root;
         let mut image = SlotImage::of_running(path)
             .map_err(|source| OpenImageError::Read { path: path.clone(), source })?;
         let envelope = image
-            .envelope()
+            .read_envelope()
             .map_err(|_| UpdateError::Nothing("the running slot has no manifest".to_owned()))?;
         let release = trust_release(&read_keyring(&self.machine.root.join(KEYS))?, envelope)?;
-        let device = IdleSlot::open(record).map_err(UpdateStepError::from)?.device;
+        let device = IdleSlot::open_idle(record).map_err(UpdateStepError::from)?.device;
         write_release(&device, &release, &mut image, &self.machine).map_err(|source| {
             UpdateStepError::Write { version: record.version.to_string(), slot: idle, source }
         })?;
         self.machine.change_table(Action::MarkGood(idle))?;
         let copied = Release { slot: idle, version: &record.version, root_hash: record.root_hash };
         let floor = ReleaseFloor::read(&self.machine.root)?;
-        ReleaseFloor::raise(floor, copied).write(&self.machine.root)?;
+        ReleaseFloor::raise_floor(floor, copied).write(&self.machine.root)?;
         Ok(Some(format!("slot {idle} was empty, and holds a verified copy of {} now", record.version)))
     }
 
     /// Who looks at this machine.
-    pub(crate) fn observer(&self, journal: &Journal) -> Observer<'_> {
+    pub(crate) fn health_observer(&self, journal: &Journal) -> Observer<'_> {
         Observer {
             machine: &self.machine,
             programs: &self.programs,
@@ -565,9 +587,9 @@ impl UpdateService {
     }
 
     /// Writes what people and programs read.
-    pub(crate) fn publish(&self, journal: &Journal) {
-        notices::greet(&self.machine.root, journal);
-        let status = UpdateStatus::gather(&self.machine, journal, self.settings.clone());
+    pub(crate) fn publish_status(&self, journal: &Journal) {
+        notices::write_login_notice(&self.machine.root, journal);
+        let status = UpdateStatus::gather_status(&self.machine, journal, self.settings.clone());
         // Whoever reads them misses a change; an update does not stop for that.
         let _ = self.machine.write_run_file("status.json", &status.to_json());
         let metrics = self.machine.root.join(METRICS);
@@ -584,7 +606,7 @@ impl UpdateService {
         let (sentence, event) = match outcome {
             Outcome::Abandoned(why) => (format!("the update to {version} is given up: {why}"), None),
             Outcome::Failed(failure) => {
-                let said = failure.sentence();
+                let said = failure.failure_sentence();
                 (
                     format!("the update to {version} in slot {slot} failed: {said}"),
                     Some(notices::FAILED_TARGET),
@@ -597,7 +619,7 @@ impl UpdateService {
         self.machine.withdraw_reboot();
         notices::print_to_console(&self.machine.root, &sentence);
         if let Some(event) = event {
-            notices::announce(&self.programs, event);
+            notices::start_target(&self.programs, event);
         }
     }
 
@@ -605,7 +627,7 @@ impl UpdateService {
     fn lock_patiently(&self) -> Result<super::machine::UpdateLock, UpdateError> {
         let began = Instant::now();
         loop {
-            match self.machine.lock() {
+            match self.machine.lock_updates() {
                 Err(UpdateStepError::Locked { .. }) if began.elapsed() < Duration::from_secs(30) => {
                     std::thread::sleep(Duration::from_millis(200));
                 }
@@ -618,7 +640,7 @@ impl UpdateService {
         fs::read_to_string(self.machine.root.join(MACHINE_ID)).unwrap_or_default().trim().to_owned()
     }
 
-    fn uptime(&self) -> f64 {
+    fn uptime_seconds(&self) -> f64 {
         let text = fs::read_to_string(self.machine.root.join(UPTIME)).unwrap_or_default();
         text.split_whitespace().next().and_then(|seconds| seconds.parse().ok()).unwrap_or_default()
     }
@@ -649,7 +671,7 @@ pub(crate) fn describe_armed(journal: &Journal) -> String {
             "release {} is in slot {}, and starts at the next restart ('systemctl reboot')",
             armed.target.version, armed.target.slot
         ),
-        phase => format!("updates are {}", phase.word()),
+        phase => format!("updates are {}", phase.phase_word()),
     }
 }
 
@@ -664,8 +686,8 @@ struct LiveTrial<'a> {
 impl TrialWorld for LiveTrial<'_> {
     fn check(&self) -> Vec<CheckResult> {
         let observer =
-            Observer { channel: self.channel.clone(), ..self.service.observer(&Journal::default()) };
-        let mut results = compare(self.baseline, &observer.observe(self.baseline));
+            Observer { channel: self.channel.clone(), ..self.service.health_observer(&Journal::default()) };
+        let mut results = compare_health(self.baseline, &observer.observe_machine(self.baseline));
         results.extend(run_scripts(&self.service.machine.root, &self.service.programs));
         results
     }

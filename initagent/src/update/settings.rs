@@ -23,6 +23,11 @@ use super::window::{RebootWindow, parse_length};
 const DEFAULTS: &str = "usr/share/coreos/update.conf";
 const LOCKSMITH: [&str; 2] =
     ["run/systemd/system/locksmithd.service.d", "etc/systemd/system/locksmithd.service.d"];
+/// A unit of that name that is masked: what people wrote on CoreOS so that no machine restarts by itself.
+const LOCKSMITH_MASKS: [&str; 2] =
+    ["run/systemd/system/locksmithd.service", "etc/systemd/system/locksmithd.service"];
+/// Where fleetd of this machine answers, for root without a certificate.
+pub(crate) const FLEET_SOCKET: &str = "run/fleet.sock";
 const COREOS: &str = "etc/coreos/update.conf";
 const DROP_INS: &str = "etc/catamaran/update.d";
 /// A file of settings has some lines.
@@ -123,15 +128,19 @@ impl UpdateSettings {
     /// Reads the files below `root`.
     pub(crate) fn read(root: &Path) -> Self {
         let mut values = SettingValues::default();
-        values.add_file(&root.join(DEFAULTS), assignment);
+        values.add_file(&root.join(DEFAULTS), split_assignment);
         for path in LOCKSMITH.iter().flat_map(|folder| drop_ins(&root.join(folder))) {
             values.add_file(&path, unit_environment);
         }
-        values.add_file(&root.join(COREOS), assignment);
+        values.add_file(&root.join(COREOS), split_assignment);
         for path in drop_ins(&root.join(DROP_INS)) {
-            values.add_file(&path, assignment);
+            values.add_file(&path, split_assignment);
         }
-        values.settings()
+        let masked = |path: &str| fs::read_link(root.join(path)).is_ok_and(|to| to == Path::new("/dev/null"));
+        if LOCKSMITH_MASKS.into_iter().any(masked) {
+            values.values.insert("REBOOT_STRATEGY".to_owned(), "off".to_owned());
+        }
+        values.build_settings(&root.join(FLEET_SOCKET))
     }
 }
 
@@ -152,38 +161,42 @@ impl SettingValues {
         }
     }
 
-    fn value(&self, name: &str) -> Option<&str> {
+    fn find_value(&self, name: &str) -> Option<&str> {
         self.values.get(name).map(String::as_str).filter(|value| !value.is_empty())
     }
 
-    fn settings(mut self) -> UpdateSettings {
+    fn build_settings(mut self, fleet_socket: &Path) -> UpdateSettings {
         let defaults = UpdateSettings::default();
-        let window = self.window();
-        let strategy = self.strategy().unwrap_or(defaults.strategy);
+        let window = self.read_window();
+        let strategy = self.read_strategy().unwrap_or(defaults.strategy);
         let words = |value: Option<&str>| {
             let words = value.unwrap_or_default().split([' ', ',']);
             words.filter(|word| !word.is_empty()).map(ToOwned::to_owned).collect::<Vec<String>>()
         };
-        let mirrors = words(self.value("SERVER"));
-        let required_units = words(self.value("TRIAL_UNITS"));
-        let check_patience = self.duration("TRIAL_PATIENCE").unwrap_or(defaults.check_patience);
-        let soak = self.duration("TRIAL_SOAK").unwrap_or(defaults.soak);
+        let mirrors = words(self.find_value("SERVER"));
+        let required_units = words(self.find_value("TRIAL_UNITS"));
+        let check_patience = self.read_duration("TRIAL_PATIENCE").unwrap_or(defaults.check_patience);
+        let soak = self.read_duration("TRIAL_SOAK").unwrap_or(defaults.soak);
         // A deadline that comes before the checks could end would be the end of every update.
-        let deadline = self.duration("TRIAL_DEADLINE").unwrap_or(defaults.deadline);
+        let deadline = self.read_duration("TRIAL_DEADLINE").unwrap_or(defaults.deadline);
         let deadline = deadline.max(check_patience + soak + Duration::from_mins(2));
-        let soft_trials = self.soft_trials().unwrap_or(defaults.soft_trials);
-        let group = self.value("LOCKSMITHD_GROUP").unwrap_or("default").to_owned();
-        let url = self.value("FLEET_LOCK_URL").map(ToOwned::to_owned);
-        if strategy == RebootStrategy::EtcdLock && url.is_none() {
-            self.warnings.push("REBOOT_STRATEGY is etcd-lock, but FLEET_LOCK_URL names no lock server: the machine will not restart by itself".to_owned());
-        }
+        let soft_trials = self.read_soft_trials().unwrap_or(defaults.soft_trials);
+        let group = self.find_value("LOCKSMITHD_GROUP").unwrap_or("default").to_owned();
+        // As CoreOS had it: etcd-lock means the cluster's own locks, and best-effort means them where there are any.
+        let own = match strategy {
+            RebootStrategy::EtcdLock => true,
+            RebootStrategy::BestEffort => fleet_socket.exists(),
+            RebootStrategy::Off | RebootStrategy::Reboot => false,
+        };
+        let own = own.then(|| format!("unix://{}", fleet_socket.display()));
+        let url = self.find_value("FLEET_LOCK_URL").map(ToOwned::to_owned).or(own);
         UpdateSettings {
             mirrors,
-            channel: self.value("GROUP").map(ToOwned::to_owned),
+            channel: self.find_value("GROUP").map(ToOwned::to_owned),
             strategy,
             window,
             lock_server: url.map(|url| LockServer { url, group }),
-            proxies: self.proxies(),
+            proxies: self.read_proxies(),
             required_units,
             check_patience,
             soak,
@@ -193,8 +206,8 @@ impl SettingValues {
         }
     }
 
-    fn strategy(&mut self) -> Option<RebootStrategy> {
-        let word = self.value("REBOOT_STRATEGY")?.to_owned();
+    fn read_strategy(&mut self) -> Option<RebootStrategy> {
+        let word = self.find_value("REBOOT_STRATEGY")?.to_owned();
         let strategy = match word.as_str() {
             "best-effort" => RebootStrategy::BestEffort,
             "etcd-lock" => RebootStrategy::EtcdLock,
@@ -212,8 +225,8 @@ impl SettingValues {
         Some(strategy)
     }
 
-    fn soft_trials(&mut self) -> Option<SoftTrials> {
-        match self.value("TRIAL_SOFT")?.to_owned().as_str() {
+    fn read_soft_trials(&mut self) -> Option<SoftTrials> {
+        match self.find_value("TRIAL_SOFT")?.to_owned().as_str() {
             "auto" => Some(SoftTrials::Auto),
             "off" | "false" => Some(SoftTrials::Off),
             word => {
@@ -224,9 +237,9 @@ impl SettingValues {
         }
     }
 
-    fn window(&mut self) -> Option<RebootWindow> {
-        let start = self.value("REBOOT_WINDOW_START")?;
-        let length = self.value("REBOOT_WINDOW_LENGTH").unwrap_or("1h");
+    fn read_window(&mut self) -> Option<RebootWindow> {
+        let start = self.find_value("REBOOT_WINDOW_START")?;
+        let length = self.find_value("REBOOT_WINDOW_LENGTH").unwrap_or("1h");
         match RebootWindow::parse(start, length) {
             Ok(window) => Some(window),
             Err(error) => {
@@ -238,8 +251,8 @@ impl SettingValues {
         }
     }
 
-    fn duration(&mut self, name: &str) -> Option<Duration> {
-        let text = self.value(name)?.to_owned();
+    fn read_duration(&mut self, name: &str) -> Option<Duration> {
+        let text = self.find_value(name)?.to_owned();
         let duration = parse_length(&text);
         if duration.is_none() {
             self.warnings.push(format!("{name} is {text:?}, which is not a length like 90s or 1h30m"));
@@ -247,27 +260,27 @@ impl SettingValues {
         duration
     }
 
-    fn proxies(&self) -> BTreeMap<String, String> {
+    fn read_proxies(&self) -> BTreeMap<String, String> {
         let names = ["ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY"];
         let named = names.into_iter().flat_map(|name| [name.to_owned(), name.to_lowercase()]);
-        let set = named.filter_map(|name| Some((name.to_uppercase(), self.value(&name)?.to_owned())));
+        let set = named.filter_map(|name| Some((name.to_uppercase(), self.find_value(&name)?.to_owned())));
         set.collect()
     }
 }
 
 /// `NAME=VALUE`, with or without quotes.
-fn assignment(line: &str) -> Option<(&str, &str)> {
+fn split_assignment(line: &str) -> Option<(&str, &str)> {
     let (name, value) = line.trim().split_once('=')?;
     let is_name = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
-    is_name.then(|| (name, unquoted(value.trim())))
+    is_name.then(|| (name, strip_quotes(value.trim())))
 }
 
 /// `Environment="NAME=VALUE"`, of which a drop-in of ours has one a line.
 fn unit_environment(line: &str) -> Option<(&str, &str)> {
-    assignment(unquoted(line.trim().strip_prefix("Environment=")?.trim()))
+    split_assignment(strip_quotes(line.trim().strip_prefix("Environment=")?.trim()))
 }
 
-fn unquoted(text: &str) -> &str {
+fn strip_quotes(text: &str) -> &str {
     ['"', '\''].into_iter().find_map(|quote| text.strip_prefix(quote)?.strip_suffix(quote)).unwrap_or(text)
 }
 
@@ -296,6 +309,34 @@ mod tests {
     #[test]
     fn a_machine_that_nobody_told_anything_asks_nobody() {
         assert_eq!(read(&[]), UpdateSettings::default());
+    }
+
+    #[test]
+    fn etcd_lock_means_the_locks_of_the_machines_own_fleet_unless_a_server_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("etc/coreos/update.conf");
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let url = |strategy: &str| {
+            fs::write(&path, format!("REBOOT_STRATEGY={strategy}\n")).unwrap();
+            UpdateSettings::read(folder.path()).lock_server.map(|server| server.url)
+        };
+        let own = Some(format!("unix://{}/run/fleet.sock", folder.path().display()));
+
+        assert_eq!(url("etcd-lock"), own);
+        assert_eq!((url("best-effort"), url("reboot")), (None, None));
+        fs::create_dir_all(folder.path().join("run")).unwrap();
+        fs::write(folder.path().join("run/fleet.sock"), "").unwrap();
+        assert_eq!(url("best-effort"), own);
+    }
+
+    #[test]
+    fn who_masks_locksmithd_restarts_the_machine_himself() {
+        let folder = tempfile::tempdir().unwrap();
+        let units = folder.path().join("etc/systemd/system");
+        fs::create_dir_all(&units).unwrap();
+        std::os::unix::fs::symlink("/dev/null", units.join("locksmithd.service")).unwrap();
+
+        assert_eq!(UpdateSettings::read(folder.path()).strategy, RebootStrategy::Off);
     }
 
     #[test]

@@ -39,7 +39,7 @@ impl SlotDevice {
     /// Opens a slot. One to be replaced is claimed: `O_EXCL` on a block device fails while it is mounted or
     /// under a device-mapper device (open(2)), so the kernel itself refuses the running slot. It is never
     /// created: a missing node must not become a file in /dev.
-    pub(crate) fn open(path: &Path, purpose: Purpose) -> io::Result<Self> {
+    pub(crate) fn open_slot(path: &Path, purpose: Purpose) -> io::Result<Self> {
         let is_block_device = std::fs::metadata(path)?.file_type().is_block_device();
         let direct = if is_block_device { libc::O_DIRECT } else { 0 };
         let claim = if is_block_device && purpose == Purpose::Replace { libc::O_EXCL } else { 0 };
@@ -58,15 +58,15 @@ impl SlotDevice {
     }
 
     /// How large it is.
-    pub(crate) fn size(&self) -> io::Result<Bytes> {
+    pub(crate) fn byte_size(&self) -> io::Result<Bytes> {
         (&self.file).seek(SeekFrom::End(0)).map(Bytes::new)
     }
 
-    /// Writes whole sectors. They are on the disk for good only after [`Self::sync`].
+    /// Writes whole sectors. They are on the disk for good only after [`Self::sync_device`].
     pub(crate) fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let mut memory = AlignedMemory::new(bytes.len().min(CHUNK));
         for (index, chunk) in bytes.chunks(CHUNK).enumerate() {
-            let buffer = memory.first(chunk.len());
+            let buffer = memory.first_bytes(chunk.len());
             buffer.copy_from_slice(chunk);
             self.file.write_all_at(buffer, offset + (index * CHUNK) as u64)?;
         }
@@ -74,7 +74,7 @@ impl SlotDevice {
     }
 
     /// Returns when everything that was written is stored for good.
-    pub(crate) fn sync(&self) -> io::Result<()> {
+    pub(crate) fn sync_device(&self) -> io::Result<()> {
         self.file.sync_data()
     }
 
@@ -90,7 +90,7 @@ impl ReadAt for SlotDevice {
     fn read_exact_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()> {
         let mut memory = AlignedMemory::new(bytes.len().min(CHUNK));
         for (index, chunk) in bytes.chunks_mut(CHUNK).enumerate() {
-            let buffer = memory.first(chunk.len());
+            let buffer = memory.first_bytes(chunk.len());
             FileExt::read_exact_at(&self.file, buffer, offset + (index * CHUNK) as u64)?;
             chunk.copy_from_slice(buffer);
         }
@@ -111,7 +111,7 @@ impl AlignedMemory {
         Self { bytes, start }
     }
 
-    fn first(&mut self, length: usize) -> &mut [u8] {
+    fn first_bytes(&mut self, length: usize) -> &mut [u8] {
         &mut self.bytes[self.start..self.start + length]
     }
 }
@@ -124,17 +124,17 @@ mod tests {
     fn what_was_written_is_read_back_across_chunks() {
         let file = tempfile::NamedTempFile::new().unwrap();
         file.as_file().set_len(4 << 20).unwrap();
-        let device = SlotDevice::open(file.path(), Purpose::Replace).unwrap();
+        let device = SlotDevice::open_slot(file.path(), Purpose::Replace).unwrap();
         let bytes: Vec<u8> = (0..2 * CHUNK + 4096).map(|at| u8::try_from(at % 251).unwrap()).collect();
 
         device.write(4096, &bytes).unwrap();
-        device.sync().unwrap();
+        device.sync_device().unwrap();
         device.drop_caches().unwrap();
 
         let mut read = vec![0; bytes.len()];
         device.read_exact_at(&mut read, 4096).unwrap();
         assert!(read == bytes);
-        assert_eq!(device.size().unwrap(), Bytes::from_mib(4));
+        assert_eq!(device.byte_size().unwrap(), Bytes::from_mib(4));
     }
 
     #[test]
@@ -142,7 +142,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("vda5");
 
-        let error = SlotDevice::open(&path, Purpose::Replace).unwrap_err();
+        let error = SlotDevice::open_slot(&path, Purpose::Replace).unwrap_err();
 
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
         assert!(!path.exists());

@@ -57,13 +57,13 @@ pub(crate) enum ReadTreeError {
 
 impl SlotImage {
     /// Opens the image of a disk, or of a slot.
-    pub(crate) fn open(path: &Path) -> Result<Self, OpenImageError> {
+    pub(crate) fn open_image(path: &Path) -> Result<Self, OpenImageError> {
         let unread = |source| OpenImageError::Read { path: path.to_owned(), source };
         let file = File::open(path).map_err(unread)?;
         // A stick may hold an image as it is: a block device has no length among its metadata.
         let size = (&file).seek(SeekFrom::End(0)).map_err(unread)?;
         let slot = Self { source: Box::new(file), path: path.to_owned(), start: 0, size };
-        match slot.envelope() {
+        match slot.read_envelope() {
             Ok(_) => Ok(slot),
             Err(ReadEnvelopeError::Read(source)) if source.kind() != io::ErrorKind::UnexpectedEof => {
                 Err(unread(source))
@@ -77,8 +77,8 @@ impl SlotImage {
 
     /// The slot that runs, to be copied.
     pub(crate) fn of_running(path: &Path) -> io::Result<Self> {
-        let device = SlotDevice::open(path, Purpose::Read)?;
-        let size = device.size()?.get();
+        let device = SlotDevice::open_slot(path, Purpose::Read)?;
+        let size = device.byte_size()?.get();
         Ok(Self { source: Box::new(device), path: path.to_owned(), start: 0, size })
     }
 
@@ -102,8 +102,8 @@ impl SlotImage {
         };
         let entry = table.find_label(Partition::of_role(PartitionRole::Root(Slot::A)).label);
         let Some(entry) = entry else { return Err(OpenImageError::Table { path, source: None }) };
-        let slot = Self { start: entry.offset().get(), size: entry.size().get(), ..self };
-        match slot.envelope() {
+        let slot = Self { start: entry.byte_offset().get(), size: entry.byte_size().get(), ..self };
+        match slot.read_envelope() {
             Ok(_) => Ok(slot),
             Err(ReadEnvelopeError::Read(source)) => Err(OpenImageError::Read { path, source }),
             Err(ReadEnvelopeError::Trailer(source)) => Err(OpenImageError::Slot { path, source }),
@@ -111,7 +111,7 @@ impl SlotImage {
     }
 
     /// The signed manifest at the end of the slot.
-    pub(crate) fn envelope(&self) -> Result<Vec<u8>, ReadEnvelopeError> {
+    pub(crate) fn read_envelope(&self) -> Result<Vec<u8>, ReadEnvelopeError> {
         let offset = trailer::trailer_offset(Bytes::new(self.size));
         let offset = offset.ok_or_else(|| ReadEnvelopeError::Read(io::ErrorKind::UnexpectedEof.into()))?;
         let mut bytes = vec![0; TRAILER_BYTES];
@@ -129,7 +129,7 @@ impl SlotImage {
         let mut bytes = vec![0; length];
         let read = self.source.read_exact_at(&mut bytes, self.start + root.tree_offset);
         read.map_err(|source| WriteDataError::Read { source })?;
-        CheckedTree::check(&bytes, root.verity_placement()).map_err(|source| {
+        CheckedTree::check_tree(&bytes, root.verity_placement()).map_err(|source| {
             WriteDataError::Source(Box::new(ReadTreeError::Forged { path: self.path.clone(), source }))
         })
     }
@@ -164,7 +164,7 @@ impl RootContent for SlotImage {
             read.map_err(|source| WriteDataError::Read { source })?;
             let first = offset / BLOCK_BYTES as u64;
             for (block, bytes) in (first..).zip(wanted.chunks_exact(BLOCK_BYTES)) {
-                if !tree.holds(block, bytes) {
+                if !tree.holds_block(block, bytes) {
                     return Err(WriteDataError::Mismatch { block });
                 }
             }

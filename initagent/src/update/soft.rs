@@ -39,7 +39,7 @@ pub(crate) fn choose_trial(
 ) -> TrialKind {
     // Without a slot that has started from the disk and goes first, an accident would not end on it.
     let ends_well = standing.is_some_and(|(slot, table)| {
-        let state = table.state(slot);
+        let state = table.slot_state(slot);
         table.priority == slot && state.good && state.tries != Tries::NONE
     });
     let same_kernel = running.is_some_and(|running| {

@@ -113,7 +113,11 @@ impl fmt::Display for EngineStatus {
 
 impl UpdateStatus {
     /// Gathers it.
-    pub(crate) fn gather(machine: &UpdateMachine, journal: &Journal, settings: UpdateSettings) -> Self {
+    pub(crate) fn gather_status(
+        machine: &UpdateMachine,
+        journal: &Journal,
+        settings: UpdateSettings,
+    ) -> Self {
         let record = &machine.record;
         let read_json = |name: &str| serde_json::from_slice(&fs::read(machine.run_file(name)).ok()?).ok();
         let is_fetching = matches!(journal.phase, Phase::Fetching(_));
@@ -121,7 +125,7 @@ impl UpdateStatus {
             Phase::Fetching(fetching) => fetching.last_error.clone(),
             _ => None,
         };
-        let target = journal.phase.target().map(|target| TargetView {
+        let target = journal.phase.update_target().map(|target| TargetView {
             slot: target.slot.to_string(),
             version: target.version.to_string(),
             source: target.source.clone(),
@@ -131,13 +135,14 @@ impl UpdateStatus {
             version: entry.target.version.to_string(),
             slot: entry.target.slot.to_string(),
             at: entry.at,
-            reason: failure.sentence(),
+            reason: failure.failure_sentence(),
             details: failure.details.clone(),
         });
-        let condemned = journal.failed.iter().filter(|failed| journal.objection(failed.root_hash).is_some());
+        let condemned =
+            journal.failed.iter().filter(|failed| journal.find_objection(failed.root_hash).is_some());
         Self {
             running: RunningView { slot: record.slot.to_string(), version: record.version.to_string() },
-            phase: journal.phase.word(),
+            phase: journal.phase.phase_word(),
             trial: journal.phase.trial_kind(),
             progress: if is_fetching { read_json("progress.json") } else { None },
             target,
@@ -288,7 +293,7 @@ pub(crate) fn history_text(history: &[HistoryEntry]) -> String {
                 writeln!(
                     text,
                     "{at}  {version} in slot {slot}: {} ({} runs)",
-                    failure.sentence(),
+                    failure.failure_sentence(),
                     entry.running
                 )
                 .and_then(|()| write!(text, "{}", rest.concat()))
@@ -313,14 +318,14 @@ mod tests {
         let failure = Failure::new(Cause::Check("sshd".into()), "it is dead\nmore");
         let fetching = Fetching { target: target(b"next"), attempts: 1, last_error: Some("a cut".into()) };
         let journal = Journal::default()
-            .end(0, Version::new(1, 0, 0), target(b"new"), Outcome::Failed(failure))
-            .enter(Phase::Fetching(fetching));
+            .end_update(0, Version::new(1, 0, 0), target(b"new"), Outcome::Failed(failure))
+            .enter_phase(Phase::Fetching(fetching));
         bench
             .machine
             .write_run_file("progress.json", "{\"stage\": \"writing\", \"done\": 1, \"total\": 4}")
             .unwrap();
 
-        let status = UpdateStatus::gather(&bench.machine, &journal, UpdateSettings::default());
+        let status = UpdateStatus::gather_status(&bench.machine, &journal, UpdateSettings::default());
 
         let text = status.to_text();
         for words in [

@@ -71,7 +71,7 @@ pub(crate) fn manifest(version: Version, data: &[u8]) -> (Manifest, verity::Hash
 pub(crate) fn release(version: Version, data: &[u8]) -> TrustedRelease {
     let (manifest, _) = manifest(version, data);
     let signed = Signed::<Manifest>::sign_payload(manifest.to_bytes().unwrap(), &[secret_key()]);
-    TrustedRelease { manifest: keyring().verify(&signed).unwrap(), envelope: signed.to_envelope() }
+    TrustedRelease { manifest: keyring().verify_signed(&signed).unwrap(), envelope: signed.to_envelope() }
 }
 
 /// Writes a whole slot into a file.
@@ -91,7 +91,7 @@ pub(crate) fn write_slot(path: &Path, version: Version, data: &[u8]) -> TrustedR
 pub(crate) fn read_slot(path: &Path) -> Option<Version> {
     let bytes = fs::read(path).unwrap();
     let envelope = trailer::decode_trailer(&bytes[bytes.len() - trailer::TRAILER_BYTES..]).ok()?;
-    let manifest = keyring().verify(&Signed::<Manifest>::from_envelope(envelope).unwrap()).unwrap();
+    let manifest = keyring().verify_signed(&Signed::<Manifest>::from_envelope(envelope).unwrap()).unwrap();
     let root = &manifest.root;
     let start = usize::try_from(root.tree_offset).unwrap();
     let tree = bytes[start..start + usize::try_from(root.tree_bytes).unwrap()].to_vec();

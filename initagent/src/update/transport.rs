@@ -13,6 +13,7 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use error_text::redacted_address;
 use ureq::http::{Response, StatusCode, Uri};
 use ureq::{Agent, Body, Proxy, ProxyProtocol};
 
@@ -100,7 +101,7 @@ impl std::fmt::Display for Mirror {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Folder(path) => write!(f, "{}", path.display()),
-            Self::Web(address) => f.write_str(&without_secrets(address)),
+            Self::Web(address) => f.write_str(&redacted_address(address)),
         }
     }
 }
@@ -113,18 +114,18 @@ impl Mirrors {
     ) -> Result<Self, FetchFileError> {
         Ok(Self {
             places: addresses.iter().map(|address| Mirror::parse(address)).collect(),
-            agent: agent(proxies)?,
+            agent: build_agent(proxies)?,
             pause: Duration::from_millis(500),
         })
     }
 
     /// How many there are.
-    pub(crate) fn count(&self) -> usize {
+    pub(crate) fn count_mirrors(&self) -> usize {
         self.places.len()
     }
 
     /// One of them, for messages.
-    pub(crate) fn name(&self, index: usize) -> String {
+    pub(crate) fn mirror_name(&self, index: usize) -> String {
         self.places.get(index).map(ToString::to_string).unwrap_or_default()
     }
 
@@ -132,16 +133,16 @@ impl Mirrors {
     pub(crate) fn fetch_from(&self, index: usize, path: &str, limit: u64) -> Result<Vec<u8>, FetchFileError> {
         match self.places.get(index) {
             Some(Mirror::Folder(folder)) => read_file(&folder.join(path), limit),
-            Some(Mirror::Web(address)) => self.download(&format!("{address}/{path}"), limit),
+            Some(Mirror::Web(address)) => self.download_file(&format!("{address}/{path}"), limit),
             None => Err(FetchFileError::Missing { address: path.to_owned() }),
         }
     }
 
-    fn download(&self, url: &str, limit: u64) -> Result<Vec<u8>, FetchFileError> {
+    fn download_file(&self, url: &str, limit: u64) -> Result<Vec<u8>, FetchFileError> {
         let (mut bytes, mut attempt, mut most) = (Vec::new(), 0, 0);
         let began = Instant::now();
         loop {
-            let failed = match self.request(url, limit, &mut bytes) {
+            let failed = match self.request_range(url, limit, &mut bytes) {
                 Ok(()) => return Ok(bytes),
                 Err(error) => error,
             };
@@ -152,14 +153,14 @@ impl Mirrors {
             if attempt >= ATTEMPTS || !may_pass(&failed) || began.elapsed() > 2 * patience_for(limit) {
                 return Err(failed);
             }
-            std::thread::sleep(jittered(self.pause * 2_u32.pow(attempt)));
+            std::thread::sleep(jittered_pause(self.pause * 2_u32.pow(attempt)));
         }
     }
 
     /// Asks once, for what is still missing, and appends what comes.
-    fn request(&self, url: &str, limit: u64, bytes: &mut Vec<u8>) -> Result<(), FetchFileError> {
+    fn request_range(&self, url: &str, limit: u64, bytes: &mut Vec<u8>) -> Result<(), FetchFileError> {
         let mut response = self.follow_redirects(url, limit, bytes.len())?;
-        let address = || without_secrets(url);
+        let address = || redacted_address(url);
         match response.status() {
             StatusCode::PARTIAL_CONTENT if starts_at(&response, bytes.len()) => {}
             // A server without ranges sends everything again; one that sends another part is not believed.
@@ -207,7 +208,7 @@ impl Mirrors {
             };
             at = redirect_target(&at, location)?;
         }
-        let (address, to) = (without_secrets(url), "more places than are followed".to_owned());
+        let (address, to) = (redacted_address(url), "more places than are followed".to_owned());
         Err(FetchFileError::Redirect { address, to })
     }
 }
@@ -221,7 +222,7 @@ fn patience_for(limit: u64) -> Duration {
 /// from https to http would show to others what a machine fetches.
 fn redirect_target(from: &str, location: &str) -> Result<String, FetchFileError> {
     let refused =
-        || FetchFileError::Redirect { address: without_secrets(from), to: without_secrets(location) };
+        || FetchFileError::Redirect { address: redacted_address(from), to: redacted_address(location) };
     let base: Uri = from.parse().map_err(|_| refused())?;
     let (scheme, authority) = (base.scheme_str().unwrap_or_default(), base.authority());
     let target = match location.parse::<Uri>() {
@@ -261,11 +262,11 @@ fn may_pass(error: &FetchFileError) -> bool {
 }
 
 fn unreachable_at(url: &str, error: ureq::Error) -> FetchFileError {
-    FetchFileError::Unreachable { address: without_secrets(url), source: Box::new(error) }
+    FetchFileError::Unreachable { address: redacted_address(url), source: Box::new(error) }
 }
 
 /// A pause of half the length to all of it, so that machines which lost the same server do not come back at once.
-fn jittered(longest: Duration) -> Duration {
+fn jittered_pause(longest: Duration) -> Duration {
     let mut random = [0; 1];
     // Without random bytes the pause is the longest.
     let share = getrandom::fill(&mut random).map_or(255, |()| u32::from(random[0]));
@@ -287,10 +288,10 @@ fn read_file(path: &Path, limit: u64) -> Result<Vec<u8>, FetchFileError> {
 }
 
 /// An agent that follows nothing by itself. ureq reads proxies from the environment only; ours stand in files, too.
-fn agent(proxies: &BTreeMap<String, String>) -> Result<Agent, FetchFileError> {
+fn build_agent(proxies: &BTreeMap<String, String>) -> Result<Agent, FetchFileError> {
     let named = ["HTTPS_PROXY", "ALL_PROXY", "HTTP_PROXY"].iter().find_map(|name| proxies.get(*name));
     let proxy = match named {
-        Some(address) => Some(proxy(address, proxies.get("NO_PROXY"))?),
+        Some(address) => Some(build_proxy(address, proxies.get("NO_PROXY"))?),
         None => Proxy::try_from_env(),
     };
     let config = Agent::config_builder()
@@ -305,8 +306,8 @@ fn agent(proxies: &BTreeMap<String, String>) -> Result<Agent, FetchFileError> {
     Ok(config.into())
 }
 
-fn proxy(address: &str, no_proxy: Option<&String>) -> Result<Proxy, FetchFileError> {
-    let refused = |why: String| FetchFileError::Address { address: without_secrets(address), why };
+fn build_proxy(address: &str, no_proxy: Option<&String>) -> Result<Proxy, FetchFileError> {
+    let refused = |why: String| FetchFileError::Address { address: redacted_address(address), why };
     let parsed = Proxy::new(address).map_err(|error| refused(error.to_string()))?;
     let Some(no_proxy) = no_proxy else { return Ok(parsed) };
     let protocol = match parsed.protocol() {
@@ -322,13 +323,5 @@ fn proxy(address: &str, no_proxy: Option<&String>) -> Result<Proxy, FetchFileErr
 }
 
 /// An address without user, password and query, which may be secrets.
-fn without_secrets(url: &str) -> String {
-    let url = url.split(['?', '#']).next().unwrap_or(url);
-    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
-    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-    let host = authority.rsplit('@').next().unwrap_or(authority);
-    format!("{scheme}://{host}{path}")
-}
-
 #[cfg(test)]
 pub(super) mod tests;

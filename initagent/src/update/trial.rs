@@ -56,11 +56,11 @@ pub(crate) fn judge_trial(world: &dyn TrialWorld, patience: Duration, soak: Dura
             let details = format!("after it had passed: {details}");
             TrialVerdict::Bad(Failure::new(Cause::Check(name.to_owned()), details))
         }
-        None => TrialVerdict::Good { remarks: remarks(&results) },
+        None => TrialVerdict::Good { remarks: failed_remarks(&results) },
     }
 }
 
-fn remarks(results: &[CheckResult]) -> Vec<String> {
+fn failed_remarks(results: &[CheckResult]) -> Vec<String> {
     let failed = results.iter().filter_map(|one| Some(format!("{}: {}", one.name, one.failure.as_deref()?)));
     failed.collect()
 }
@@ -104,7 +104,7 @@ mod tests {
 
     fn details(verdict: TrialVerdict) -> String {
         match verdict {
-            TrialVerdict::Bad(failure) => failure.sentence(),
+            TrialVerdict::Bad(failure) => failure.failure_sentence(),
             TrialVerdict::Good { .. } => panic!("it was good"),
         }
     }

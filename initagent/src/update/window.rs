@@ -66,7 +66,7 @@ impl RebootWindow {
     }
 
     /// How long until the window opens; nothing while it is open.
-    pub(crate) fn wait(&self, now: WeekTime) -> Duration {
+    pub(crate) fn wait_until_open(&self, now: WeekTime) -> Duration {
         let since = (now.0 + self.period - self.start % self.period) % self.period;
         if since < self.length { Duration::ZERO } else { Duration::from_secs(self.period - since) }
     }
@@ -122,25 +122,25 @@ mod tests {
     fn a_daily_window_opens_each_day() {
         let window = window("23:30", "1h");
 
-        assert_eq!(window.wait(at("3 23 30 00")), Duration::ZERO);
-        assert_eq!(window.wait(at("4 00 29 59")), Duration::ZERO);
-        assert_eq!(window.wait(at("4 00 30 00")), HOUR * 23);
-        assert_eq!(window.wait(at("0 00 10 00")), Duration::ZERO, "over the end of the week");
+        assert_eq!(window.wait_until_open(at("3 23 30 00")), Duration::ZERO);
+        assert_eq!(window.wait_until_open(at("4 00 29 59")), Duration::ZERO);
+        assert_eq!(window.wait_until_open(at("4 00 30 00")), HOUR * 23);
+        assert_eq!(window.wait_until_open(at("0 00 10 00")), Duration::ZERO, "over the end of the week");
     }
 
     #[test]
     fn a_weekly_window_opens_once_a_week() {
         let window = window("Thu 04:00", "1h30m");
 
-        assert_eq!(window.wait(at("4 05 29 00")), Duration::ZERO);
-        assert_eq!(window.wait(at("4 03 00 00")), HOUR);
-        assert_eq!(window.wait(at("4 06 00 00")), HOUR * (24 * 7 - 2));
+        assert_eq!(window.wait_until_open(at("4 05 29 00")), Duration::ZERO);
+        assert_eq!(window.wait_until_open(at("4 03 00 00")), HOUR);
+        assert_eq!(window.wait_until_open(at("4 06 00 00")), HOUR * (24 * 7 - 2));
     }
 
     #[test]
     fn a_window_longer_than_its_period_is_always_open() {
         for hour in 0..24 {
-            assert_eq!(window("4:00", "24h").wait(at(&format!("2 {hour} 0 0"))), Duration::ZERO);
+            assert_eq!(window("4:00", "24h").wait_until_open(at(&format!("2 {hour} 0 0"))), Duration::ZERO);
         }
     }
 
@@ -150,7 +150,7 @@ mod tests {
         for start in ["sat 23:59", "00:00"] {
             let window = window(start, "1m");
             for second in (0..WEEK).step_by(977) {
-                assert!(window.wait(WeekTime(second)).as_secs() < window.period);
+                assert!(window.wait_until_open(WeekTime(second)).as_secs() < window.period);
             }
         }
     }

@@ -88,7 +88,7 @@ impl ClusterFolder {
     }
 
     /// Makes it for these machines.
-    pub fn create(&self, members: &[ClusterMember]) -> Result<(), ClusterError> {
+    pub fn create_folder(&self, members: &[ClusterMember]) -> Result<(), ClusterError> {
         match fs::DirBuilder::new().mode(0o700).create(&self.path) {
             Ok(()) => write_record(&self.path.join(RECORD), &members),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(ClusterError::Exists),
@@ -97,13 +97,13 @@ impl ClusterFolder {
     }
 
     /// The machines.
-    pub fn members(&self) -> Result<Vec<ClusterMember>, ClusterError> {
+    pub fn read_members(&self) -> Result<Vec<ClusterMember>, ClusterError> {
         read_record(&self.path.join(RECORD))?.ok_or(ClusterError::NoCluster)
     }
 
     /// The machine of that name or number.
     pub fn find_member(&self, name: &str) -> Result<ClusterMember, ClusterError> {
-        let members = self.members()?;
+        let members = self.read_members()?;
         let count = members.len();
         let number = name.parse::<u64>().ok();
         let is_meant = |one: &ClusterMember| one.name == name || number == Some(u64::from(one.number));
@@ -145,7 +145,7 @@ impl ClusterFolder {
     }
 
     /// Removes it; the cluster is no more. The machines are the registry's.
-    pub fn remove(&self) -> Result<(), ClusterError> {
+    pub fn remove_folder(&self) -> Result<(), ClusterError> {
         fs::remove_dir_all(&self.path)
             .map_err(|source| ClusterError::Folder { path: self.path.clone(), source })
     }
@@ -184,7 +184,7 @@ mod tests {
     fn cluster() -> (tempfile::TempDir, ClusterFolder) {
         let root = tempfile::tempdir().unwrap();
         let folder = ClusterFolder::beside_machines(root.path());
-        folder.create(&plan_cluster(3, 0).unwrap()).unwrap();
+        folder.create_folder(&plan_cluster(3, 0).unwrap()).unwrap();
         (root, folder)
     }
 
@@ -206,12 +206,12 @@ mod tests {
     #[test]
     fn there_is_one_cluster_in_a_folder_until_it_is_removed() {
         let (_root, folder) = cluster();
-        assert!(matches!(folder.create(&[]), Err(ClusterError::Exists)));
+        assert!(matches!(folder.create_folder(&[]), Err(ClusterError::Exists)));
 
-        folder.remove().unwrap();
+        folder.remove_folder().unwrap();
 
-        assert!(matches!(folder.members(), Err(ClusterError::NoCluster)));
-        folder.create(&[]).unwrap();
+        assert!(matches!(folder.read_members(), Err(ClusterError::NoCluster)));
+        folder.create_folder(&[]).unwrap();
     }
 
     #[test]

@@ -42,7 +42,7 @@ pub fn metadata_files(values: &MetadataValues<'_>) -> Vec<(&'static str, Vec<u8>
         "name": member.name,
         "availability_zone": "nova",
         "public_keys": {"vm": public_key},
-        "meta": {"number": member.number.to_string(), "role": member.role.word()},
+        "meta": {"number": member.number.to_string(), "role": member.role.role_word()},
     });
     let address = member.address.to_string();
     let mut files = vec![

@@ -34,7 +34,7 @@ pub enum MemberRole {
 impl MemberRole {
     /// The word for it in user-data.
     #[must_use]
-    pub fn word(self) -> &'static str {
+    pub fn role_word(self) -> &'static str {
         match self {
             Self::Member => "member",
             Self::Proxy => "proxy",
@@ -125,7 +125,7 @@ mod tests {
 
     #[test]
     fn the_proxies_come_after_the_members() {
-        let roles: Vec<&str> = plan_cluster(3, 2).unwrap().iter().map(|one| one.role.word()).collect();
+        let roles: Vec<&str> = plan_cluster(3, 2).unwrap().iter().map(|one| one.role.role_word()).collect();
 
         assert_eq!(roles, ["member", "member", "member", "proxy", "proxy"]);
     }

@@ -79,7 +79,7 @@ impl TemplateValues<'_> {
             "NAME" => self.member.name.clone(),
             "NUMBER" => self.member.number.to_string(),
             "PROXY" => if self.member.role == MemberRole::Proxy { "on" } else { "off" }.to_owned(),
-            "ROLE" => self.member.role.word().to_owned(),
+            "ROLE" => self.member.role.role_word().to_owned(),
             "UPDATE_SERVER" => match self.update_server {
                 Some(address) => address.to_owned(),
                 None => return WordValue::NoUpdateServer,

@@ -21,7 +21,7 @@ fn serve() -> (tempfile::TempDir, SocketAddr) {
     nix::unistd::mkfifo(&root.join("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    let server = FileServer::open(&root, listener).unwrap();
+    let server = FileServer::serve_folder(&root, listener).unwrap();
     thread::spawn(|| server.serve_forever());
     (folder, address)
 }
@@ -123,7 +123,7 @@ fn more_clients_than_it_has_threads_for_are_sent_away() {
 fn a_file_is_no_root() {
     let file = tempfile::NamedTempFile::new().unwrap();
 
-    let error = FileServer::open(file.path(), TcpListener::bind("127.0.0.1:0").unwrap()).unwrap_err();
+    let error = FileServer::serve_folder(file.path(), TcpListener::bind("127.0.0.1:0").unwrap()).unwrap_err();
 
     assert_eq!(error.kind(), io::ErrorKind::NotADirectory);
 }

@@ -96,12 +96,12 @@ impl Bridge {
             Err(loss) => port.statistics.count_loss(loss),
             Ok(((destination, source), due)) => {
                 self.table.learn_station(source, from, now);
-                self.deliver(from, destination, bytes, now, due);
+                self.deliver_frame(from, destination, bytes, now, due);
             }
         }
     }
 
-    fn deliver(
+    fn deliver_frame(
         &mut self,
         from: PortIndex,
         destination: MacAddress,
@@ -155,7 +155,7 @@ impl Bridge {
 
     /// What the cable of a port does to frames.
     #[must_use]
-    pub fn cable(&self, port: PortIndex) -> Option<CableState> {
+    pub fn cable_state(&self, port: PortIndex) -> Option<CableState> {
         self.ports.get(port.0).map(|port| port.cable)
     }
 
@@ -180,7 +180,7 @@ impl Bridge {
 
     /// What a port has seen.
     #[must_use]
-    pub fn statistics(&self, port: PortIndex) -> Option<PortStatistics> {
+    pub fn port_statistics(&self, port: PortIndex) -> Option<PortStatistics> {
         self.ports.get(port.0).map(|port| port.statistics)
     }
 }

@@ -149,7 +149,8 @@ fn describe_error(error: &RequestError) -> String {
 
 fn apply_request(request: &ControlRequest, bridge: &mut Bridge) -> Result<AfterRequest, RequestError> {
     let count = bridge.port_count();
-    let cable = |port: PortIndex| bridge.cable(port).ok_or(RequestError::NoPort { port: port.0, count });
+    let cable =
+        |port: PortIndex| bridge.cable_state(port).ok_or(RequestError::NoPort { port: port.0, count });
     let (port, changed) = match *request {
         ControlRequest::Status {} => return Ok(AfterRequest::Continue),
         ControlRequest::Quit {} => return Ok(AfterRequest::Quit),
@@ -184,7 +185,7 @@ fn shape_cable(
 }
 
 fn port_status(bridge: &Bridge, port: PortIndex, connected: bool) -> Option<PortStatus> {
-    let cable = bridge.cable(port)?;
+    let cable = bridge.cable_state(port)?;
     Some(PortStatus {
         connected,
         link: cable.link,
@@ -192,7 +193,7 @@ fn port_status(bridge: &Bridge, port: PortIndex, connected: bool) -> Option<Port
         delay_ms: u64::try_from(cable.delay.as_millis()).unwrap_or(u64::MAX),
         loss_percent: cable.loss.percent(),
         drop_next: cable.drop_next,
-        statistics: bridge.statistics(port)?,
+        statistics: bridge.port_statistics(port)?,
     })
 }
 
@@ -274,7 +275,7 @@ mod tests {
             let error = answer.error.unwrap();
             assert!(error.starts_with(words), "{error}");
             assert_eq!(after, AfterRequest::Continue);
-            assert_eq!(bridge.cable(PortIndex(0)), Some(CableState::default()));
+            assert_eq!(bridge.cable_state(PortIndex(0)), Some(CableState::default()));
         }
     }
 

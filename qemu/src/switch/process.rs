@@ -93,7 +93,7 @@ impl SwitchProcess {
     }
 
     /// Carries frames until somebody asks it to end, or its folder is gone.
-    pub fn run(&mut self) -> io::Result<()> {
+    pub fn run_switch(&mut self) -> io::Result<()> {
         let (mut connect_at, mut check_at) = (Duration::ZERO, Duration::ZERO);
         loop {
             let now = self.start.elapsed();
@@ -185,7 +185,7 @@ impl SwitchProcess {
         let connected: Vec<bool> = self.links.iter().map(|link| link.connection.is_some()).collect();
         let mut after = AfterRequest::Continue;
         for mut client in std::mem::take(&mut self.clients) {
-            let state = client.serve(|line| {
+            let state = client.serve_client(|line| {
                 let (answer, next) = answer_request(line, &mut self.bridge, &connected);
                 if next == AfterRequest::Quit {
                     after = next;
@@ -256,7 +256,7 @@ impl Connection {
 
 impl Client {
     /// Answers the lines that have arrived.
-    fn serve(&mut self, mut answer: impl FnMut(&[u8]) -> Vec<u8>) -> PeerState {
+    fn serve_client(&mut self, mut answer: impl FnMut(&[u8]) -> Vec<u8>) -> PeerState {
         let mut bytes = [0; MAX_REQUEST];
         match self.stream.read(&mut bytes) {
             Ok(0) => return PeerState::Gone,

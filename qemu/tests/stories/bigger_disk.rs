@@ -12,7 +12,7 @@ pub(crate) fn is_filled(scene: &Scene) {
 
     assert!(settled.room > MORE / 10 * 9, "/var has {} bytes only", settled.room);
     let size = scene.disk_size();
-    let map = DiskMap::of(DiskEditor::open(&settled.disk).unwrap());
+    let map = DiskMap::of(DiskEditor::open_disk(&settled.disk).unwrap());
     assert!(size - map.partition("STATE").end < 2 << 20, "STATE ends before the disk does");
     let disk = Bytes::new(size);
     let copy = |offset: Bytes| map.edit().read(offset.get(), gpt::COPY_BYTES).unwrap();
@@ -24,7 +24,7 @@ pub(crate) fn is_filled(scene: &Scene) {
 /// The image's identifiers are the same on every disk of it; a first boot leaves none of them.
 fn is_unique(scene: &Scene, map: &DiskMap, table: &PartitionTable) {
     let fresh = scene.fresh_copy();
-    let image = DiskMap::of(DiskEditor::open(fresh.path()).unwrap());
+    let image = DiskMap::of(DiskEditor::open_disk(fresh.path()).unwrap());
     for label in ["ESP", "ABSTATE", "STATE"] {
         let [now, then] = [map, &image].map(|map| identifiers(map, label));
         assert!(!now.is_empty() && now.len() == then.len(), "{label}: {now:?}");

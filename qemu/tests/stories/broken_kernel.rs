@@ -21,7 +21,7 @@ fn falls_through(scene: &Scene, firmware: Firmware) {
     wait_until_back(&mut running);
 
     assert_eq!(slot(&running), Slot::B);
-    let kernels = running.console().text().unwrap().matches("Linux version ").count();
+    let kernels = running.console().console_text().unwrap().matches("Linux version ").count();
     assert!(kernels <= 1, "{kernels} kernels started, so it took more than one boot");
 
     throw_away(running);

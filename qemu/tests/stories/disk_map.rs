@@ -36,7 +36,7 @@ impl DiskMap {
     /// The bytes a partition has on the disk.
     pub(crate) fn partition(&self, label: &str) -> Range<u64> {
         let entry = self.table.find_label(label).unwrap_or_else(|| panic!("no partition {label}"));
-        entry.offset().get()..entry.offset().get() + entry.size().get()
+        entry.byte_offset().get()..entry.byte_offset().get() + entry.byte_size().get()
     }
 
     pub(crate) fn root(&self, slot: Slot) -> Range<u64> {

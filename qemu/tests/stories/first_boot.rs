@@ -9,6 +9,7 @@ use vm::ssh::SshAccess;
 
 use crate::clouds::{self, Cloud};
 use crate::scene::{PATIENCE, Scene, assert_calm, assert_runs_from_own_disk, run, throw_away, wait_until_up};
+use crate::secrets;
 
 pub(crate) fn bios(scene: &Scene) {
     // No platform says the address here, and how soon an interface has one is the host's mood.
@@ -34,16 +35,17 @@ pub(crate) fn digital_ocean(scene: &Scene) {
 }
 
 /// The image lies on other disks too: one never booted, and one of a machine that was. The kernel finds both
-/// before the disk that the firmware starts from.
+/// before the disk that the firmware starts from. The user-data is full of secrets, and this machine needs none.
 pub(crate) fn config_drive(scene: &Scene) {
     let (settled, fresh) = (scene.settled_copy(), scene.fresh_copy());
-    let cloud = clouds::config_drive(scene, &user_data(scene, ""));
+    let cloud = clouds::config_drive(scene, &secrets::planted_in(&user_data(scene, "")));
     let builder = cloud.builder.devices(DeviceSet::Scsi);
     let builder = builder.beside(settled.path(), Bus::Virtio).beside(fresh.path(), Bus::Virtio);
 
     let running = is_configured(Cloud { builder, ..cloud });
 
     assert_runs_from_own_disk(&running);
+    secrets::are_hidden(&running);
     is_told_by_vagrant(&running);
     throw_away(running);
     settled.assert_untouched();
@@ -107,7 +109,7 @@ fn configures_the_machine(cloud: Cloud, firmware: Firmware) {
 
 /// Name, user, file, unit and facts; the platform's key is proved by every command.
 fn is_configured(cloud: Cloud) -> RunningMachine {
-    let mut running = cloud.builder.build().unwrap().start().unwrap();
+    let mut running = cloud.builder.build().unwrap().start_machine().unwrap();
     wait_until_up(&mut running);
     let said = run(
         &running,
@@ -126,7 +128,7 @@ fn is_configured(cloud: Cloud) -> RunningMachine {
     for fact in cloud.facts {
         assert!(environment.contains(fact), "no {fact} in {environment:#?}");
     }
-    let ada = SshAccess { user: "ada".to_owned(), ..running.ssh().clone() };
+    let ada = SshAccess { user: "ada".to_owned(), ..running.ssh_access().clone() };
     assert_eq!(ada.run_checked("id -un", PATIENCE).unwrap(), "ada\n");
     turned_nobody_away(&running);
     assert_calm(&running);
@@ -160,7 +162,7 @@ fn is_told_by_vagrant(running: &RunningMachine) {
         let start = format!(
             "cat >/var/tmp/{name}.yml && sudo systemctl start system-cloudinit@var-tmp-{name}.yml.service"
         );
-        let output = running.ssh().run_with(&start, document.as_bytes(), PATIENCE).unwrap();
+        let output = running.ssh_access().run_with(&start, document.as_bytes(), PATIENCE).unwrap();
         assert_eq!(output.code, Some(0), "{name}: {output}");
     }
     let said = run(
@@ -241,7 +243,7 @@ fn runs_a_container(running: &RunningMachine) {
         docker run --rm --network none story/busybox:1 /bin/busybox echo from the container
         docker run --rm --network host story/busybox:1 /bin/busybox wget -q -O- --post-data '{\"peerURLs\":[\"http://x:1\"]}' \
             http://127.0.0.1:2379/v2/members 2>&1 | grep -c peerURLs || true";
-    let output = running.ssh().run_with(import, &busybox_image(), PATIENCE).unwrap();
+    let output = running.ssh_access().run_with(import, &busybox_image(), PATIENCE).unwrap();
     assert_eq!(output.stdout, "from the container\n0\n", "{output}");
 }
 

@@ -16,7 +16,7 @@ pub(crate) fn bios(scene: &Scene) {
     let doubt = running.wait_for_words("the machine was started from one of", PATIENCE).unwrap();
     assert!(doubt.contains("/dev/sda and /dev/vda") && doubt.contains("Detach"), "{doubt}");
 
-    running.detach(0).unwrap();
+    running.detach_disk(0).unwrap();
 
     wait_until_back(&mut running);
     assert_runs_from_own_disk(&running);

@@ -35,7 +35,7 @@ pub(crate) fn both_copies(scene: &Scene) {
 
     let (machine, map) = switch_off(running);
     let table = map.slot_table();
-    assert_eq!((table.priority, table.state(booted)), (booted, SlotState::GOOD));
+    assert_eq!((table.priority, table.slot_state(booted)), (booted, SlotState::GOOD));
     discard(&machine);
 }
 

@@ -11,6 +11,7 @@
 #![expect(clippy::print_stdout, reason = "a test runner reports to standard output")]
 #![expect(clippy::unwrap_used, reason = "a story fails by panicking")]
 
+mod artefacts;
 mod bigger_disk;
 mod broken_kernel;
 mod clouds;
@@ -27,6 +28,7 @@ mod power_cut;
 mod runner;
 mod scene;
 mod second_boot;
+mod secrets;
 mod selection;
 mod soft_trial;
 mod three_panics;
@@ -93,6 +95,7 @@ fn all() -> Vec<Story> {
     stories.extend(power_cut::MOMENTS.map(|moment| {
         Story::sampled(format!("power_cut_{moment:02}"), move |scene| power_cut::at(scene, moment))
     }));
+    stories.extend(artefacts::stories());
     stories.extend(metal::stories());
     stories
 }

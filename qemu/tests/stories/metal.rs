@@ -23,7 +23,7 @@ pub(crate) fn stories() -> Vec<Story> {
 
 fn comes_up(scene: &Scene, firmware: Firmware) {
     let machine = scene.fresh("metal").firmware(firmware).devices(DeviceSet::Physical).memory(2048).build();
-    let mut running = machine.unwrap().start().unwrap();
+    let mut running = machine.unwrap().start_machine().unwrap();
     wait_until_up(&mut running);
 
     let said = run(&running, "hostname; findmnt -no SOURCE /var; uname -r; sudo initagent slots");

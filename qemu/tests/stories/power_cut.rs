@@ -12,13 +12,13 @@ use crate::scene::{Scene, run, throw_away, wait_until_up};
 pub(crate) const MOMENTS: std::ops::RangeInclusive<u64> = 1..=20;
 
 pub(crate) fn at(scene: &Scene, moment: u64) {
-    let log = WriteLog::open(&scene.settling().writes).unwrap();
+    let log = WriteLog::read_log(&scene.settling().writes).unwrap();
     let machine = scene.fresh(&format!("cut-{moment}")).build().unwrap();
     let mut chance = SeededRandom::from_seed(moment);
-    let cut = usize::try_from(chance.number_below(log.events().len() as u64)).unwrap();
+    let cut = usize::try_from(chance.number_below(log.write_events().len() as u64)).unwrap();
     log.cut_power(&machine.edit_disk().unwrap(), cut, &mut chance).unwrap();
 
-    let mut running = machine.start().unwrap();
+    let mut running = machine.start_machine().unwrap();
     wait_until_up(&mut running);
     let said = run(&running, "hostname; cat /etc/story /home/core/story; stat -c %U /home/core/story");
 

@@ -20,7 +20,7 @@ const AT_ONCE: usize = 2;
 const MIN_SAMPLED: usize = 4;
 
 /// How often CI runs a story.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Frequency {
     /// In each run: no other story proves what it proves
     EveryTime,

@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use image_format::slot::{Slot, SlotState, SlotTable};
 use vm::builder::MachineBuilder;
-use vm::disk::{self, DiskEditor, DiskSize};
+use vm::disk::{self, BackingFormat, DiskEditor, DiskSize, MachineDisk};
 use vm::firmware::Firmware;
 use vm::ssh::SshKey;
 use vm::{Machine, RunningMachine};
@@ -96,12 +96,26 @@ impl Scene {
         }
     }
 
-    /// A builder on a new copy of `disk`.
-    fn builder(&self, disk: &Path, size: DiskSize) -> MachineBuilder {
+    /// A folder of its own for a machine's disk.
+    fn new_folder(&self) -> PathBuf {
         let number = self.number.fetch_add(1, Ordering::Relaxed);
         let folder = self.folder.path().join(format!("{number}"));
         std::fs::create_dir(&folder).unwrap();
-        let disk = disk::copy_image(disk, &folder.join("disk.raw"), size).unwrap();
+        folder
+    }
+
+    /// A machine over an image in that format, which stays as it is.
+    pub(crate) fn over(&self, image: &Path, format: BackingFormat) -> MachineBuilder {
+        let overlay = self.new_folder().join("disk.qcow2");
+        self.builder_on(disk::create_overlay_of(image, format, &overlay).unwrap())
+    }
+
+    /// A builder on a new copy of `disk`.
+    fn builder(&self, disk: &Path, size: DiskSize) -> MachineBuilder {
+        self.builder_on(disk::copy_image(disk, &self.new_folder().join("disk.raw"), size).unwrap())
+    }
+
+    fn builder_on(&self, disk: MachineDisk) -> MachineBuilder {
         Machine::builder(disk).key(self.key.clone()).instance_id(INSTANCE).user_data(SETTLED_USER_DATA)
     }
 
@@ -174,13 +188,13 @@ impl Scene {
     }
 
     fn settle(&self) -> Settled {
-        let mut running = self.fresh("settling").log_writes().build().unwrap().start().unwrap();
+        let mut running = self.fresh("settling").log_writes().build().unwrap().start_machine().unwrap();
         wait_until_up(&mut running);
         let facts = facts(&running);
         let room = run(&running, "df --output=size -B1 /var | tail -n 1").trim().parse().unwrap();
         let machine = power_off(running);
         let disk = self.folder.path().join("settled.raw");
-        disk::copy_image(machine.disk(), &disk, DiskSize::Same).unwrap();
+        disk::copy_image(machine.disk_path(), &disk, DiskSize::Same).unwrap();
         let writes = self.folder.path().join("writes.log");
         std::fs::rename(machine.write_log().unwrap(), &writes)
             .or_else(|_| std::fs::copy(machine.write_log().unwrap(), &writes).map(drop))
@@ -192,7 +206,7 @@ impl Scene {
     fn fill_slot_b(&self) -> PathBuf {
         let path = self.folder.path().join("two-slots.raw");
         disk::copy_image(&self.settling().disk, &path, DiskSize::Same).unwrap();
-        let map = DiskMap::of(DiskEditor::open(&path).unwrap());
+        let map = DiskMap::of(DiskEditor::open_disk(&path).unwrap());
         let (a, b) = (map.root(Slot::A), map.root(Slot::B));
         assert_eq!(a.end - a.start, b.end - b.start);
         map.edit().copy_within(a.start, b.start, a.end - a.start).unwrap();
@@ -252,7 +266,7 @@ pub(crate) fn assert_runs_from_own_disk(running: &RunningMachine) {
 /// Damages a machine's disk and switches it on.
 pub(crate) fn start_damaged(machine: Machine, damage: impl Fn(&DiskMap)) -> RunningMachine {
     damage(&DiskMap::of(machine.edit_disk().unwrap()));
-    machine.start().unwrap()
+    machine.start_machine().unwrap()
 }
 
 /// Waits until ssh answers: the machine is back, which is all that a story of a fallback asks.
@@ -278,8 +292,8 @@ const WHAT_FAILED: &str = "systemctl --failed --no-legend --plain
 
 /// Runs a script that must succeed.
 pub(crate) fn run(running: &RunningMachine, script: &str) -> String {
-    running.ssh().run_checked(script, PATIENCE).unwrap_or_else(|error| {
-        panic!("{}: {error}\n--- console\n{}", running.machine().name(), running.console().tail(15))
+    running.ssh_access().run_checked(script, PATIENCE).unwrap_or_else(|error| {
+        panic!("{}: {error}\n--- console\n{}", running.machine().name(), running.console().last_lines(15))
     })
 }
 
@@ -292,7 +306,7 @@ pub(crate) fn slot(running: &RunningMachine) -> Slot {
 
 /// Fails if the console holds lines that no healthy machine says.
 pub(crate) fn assert_calm(running: &RunningMachine) {
-    let complaints = running.console().complaints().unwrap();
+    let complaints = running.console().find_complaints().unwrap();
     assert!(complaints.is_empty(), "{} complains: {complaints:#?}", running.machine().name());
 }
 
@@ -346,5 +360,5 @@ pub(crate) fn switch_off(running: RunningMachine) -> (Machine, DiskMap) {
 
 /// Gives back the room of a machine's disk.
 pub(crate) fn discard(machine: &Machine) {
-    std::fs::remove_file(machine.disk()).unwrap();
+    std::fs::remove_file(machine.disk_path()).unwrap();
 }

@@ -17,7 +17,7 @@ pub(crate) fn changes_nothing(scene: &Scene) {
     let (copy, fresh) = (scene.settled_copy(), scene.fresh_copy());
     let attached = CREDENTIAL.map(OsString::from).into_iter().chain(stray_volume(scene));
     let machine = scene.settled("second").beside(copy.path(), Bus::Virtio).beside(fresh.path(), Bus::Scsi);
-    let mut running = machine.extra(attached).build().unwrap().start().unwrap();
+    let mut running = machine.extra(attached).build().unwrap().start_machine().unwrap();
     wait_until_up(&mut running);
 
     assert_runs_from_own_disk(&running);

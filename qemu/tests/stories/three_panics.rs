@@ -21,7 +21,7 @@ pub(crate) fn change_the_slot(scene: &Scene) {
     wait_until_back(&mut running);
 
     assert_eq!(slot(&running), Slot::B);
-    let panics = running.console().text().unwrap().matches("Kernel panic - ").count();
+    let panics = running.console().console_text().unwrap().matches("Kernel panic - ").count();
     assert_eq!(panics, 3);
     throw_away(running);
 }

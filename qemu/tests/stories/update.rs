@@ -57,7 +57,7 @@ pub(crate) fn moves_and_comes_back(scene: &Scene) {
     let newest = make_release(scene, disk, Version::new(90, 2, 0), 2);
     let machine = scene.settled("update").beside(clone.path(), Bus::Virtio);
     let machine = machine.beside(&newer, Bus::Virtio).beside(&newest, Bus::Virtio).watchdog();
-    let mut running = machine.build().unwrap().start().unwrap();
+    let mut running = machine.build().unwrap().start_machine().unwrap();
     wait_until_back(&mut running);
     run(&running, SETTINGS);
 
@@ -68,9 +68,9 @@ pub(crate) fn moves_and_comes_back(scene: &Scene) {
     comes_back_from_a_panic(&mut running, &newest);
 
     let (machine, map) = switch_off(running);
-    assert_eq!(map.slot_table().state(Slot::A), SlotState::EMPTY);
+    assert_eq!(map.slot_table().slot_state(Slot::A), SlotState::EMPTY);
     // It was switched off before it had given itself back the try that its last boot cost.
-    assert!(map.slot_table().state(Slot::B).good);
+    assert!(map.slot_table().slot_state(Slot::B).good);
     discard(&machine);
     clone.assert_untouched();
 }

@@ -76,7 +76,7 @@ runcmd:
 ";
 
 pub(crate) fn broken_yaml(scene: &Scene) {
-    let mut running = scene.fresh("broken").user_data(BROKEN).build().unwrap().start().unwrap();
+    let mut running = scene.fresh("broken").user_data(BROKEN).build().unwrap().start_machine().unwrap();
     wait_until_back(&mut running);
 
     let said = run(&running, "systemctl is-system-running --wait; hostname; initagent status || true");
@@ -85,25 +85,25 @@ pub(crate) fn broken_yaml(scene: &Scene) {
 
     // Without host keys there is no ssh either.
     run(&running, "sudo rm /etc/ssh/ssh_host_* && sync");
-    let mut running = pull_the_plug(running).start().unwrap();
-    std::fs::remove_file(&running.ssh().known_hosts).unwrap();
+    let mut running = pull_the_plug(running).start_machine().unwrap();
+    std::fs::remove_file(&running.ssh_access().known_hosts).unwrap();
     wait_until_back(&mut running);
     throw_away(running);
 }
 
 pub(crate) fn everything(scene: &Scene) {
     let user_data = WORST.replace("KEY", scene.public_key());
-    let mut running = scene.fresh("worst").user_data(user_data).build().unwrap().start().unwrap();
+    let mut running = scene.fresh("worst").user_data(user_data).build().unwrap().start_machine().unwrap();
     wait_until_back(&mut running);
     run(&running, "until [ -e /run/full ]; do sleep 2; done");
 
     said_what_went_wrong(&running);
     // The login until now is older than what was to break it.
-    running.ssh().log_out();
+    running.ssh_access().log_out();
     is_open(&running);
     is_full(&running);
 
-    let mut running = pull_the_plug(running).start().unwrap();
+    let mut running = pull_the_plug(running).start_machine().unwrap();
     wait_until_back(&mut running);
     is_open(&running);
     is_full(&running);

@@ -70,9 +70,9 @@ fn record(sector: u32, length: u32, flags: u8, name: &[u8], system_use: &[u8]) -
 fn files_are_read_from_fat_whatever_the_letter_case() {
     let image = fat_image("CIDATA", &[("user-data", b"#!/bin/sh\n"), ("seed/meta-data", b"x")]);
 
-    let mut volume = ConfigVolume::open(Cursor::new(image)).unwrap();
+    let mut volume = ConfigVolume::open_volume(Cursor::new(image)).unwrap();
 
-    assert_eq!(volume.label(), "CIDATA");
+    assert_eq!(volume.volume_label(), "CIDATA");
     assert_eq!(volume.read("user-data", 100).unwrap().unwrap(), b"#!/bin/sh\n");
     assert_eq!(volume.read("seed/meta-data", 100).unwrap().unwrap(), b"x");
     assert_eq!(volume.read("vendor-data", 100).unwrap(), None);
@@ -83,9 +83,9 @@ fn files_are_read_from_fat_whatever_the_letter_case() {
 fn files_are_read_from_iso_by_their_rock_ridge_names() {
     let image = iso_image("cidata", &[("meta-data", b"instance-id: i"), ("user-data", &[b'x'; 5000])]);
 
-    let mut volume = ConfigVolume::open(Cursor::new(image)).unwrap();
+    let mut volume = ConfigVolume::open_volume(Cursor::new(image)).unwrap();
 
-    assert_eq!(volume.label(), "cidata");
+    assert_eq!(volume.volume_label(), "cidata");
     assert_eq!(volume.read("meta-data", 100).unwrap().unwrap(), b"instance-id: i");
     assert_eq!(volume.read("user-data", 5000).unwrap().unwrap(), [b'x'; 5000]);
     assert_eq!(volume.read("network-config", 100).unwrap(), None);
@@ -96,7 +96,7 @@ fn a_file_larger_than_allowed_is_refused_on_both() {
     let files: &[(&str, &[u8])] = &[("user-data", b"12345")];
 
     for image in [fat_image("X", files), iso_image("X", files)] {
-        let error = ConfigVolume::open(Cursor::new(image)).unwrap().read("user-data", 4).unwrap_err();
+        let error = ConfigVolume::open_volume(Cursor::new(image)).unwrap().read("user-data", 4).unwrap_err();
 
         assert_eq!(error.kind(), io::ErrorKind::FileTooLarge);
     }
@@ -107,7 +107,7 @@ fn an_iso_that_ends_too_early_is_an_error_not_a_short_file() {
     let mut image = iso_image("cidata", &[("user-data", b"#cloud-config\n")]);
     image.truncate(image.len() - 2048);
 
-    let error = ConfigVolume::open(Cursor::new(image)).unwrap().read("user-data", 100).unwrap_err();
+    let error = ConfigVolume::open_volume(Cursor::new(image)).unwrap().read("user-data", 100).unwrap_err();
 
     assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
 }
@@ -121,7 +121,7 @@ fn a_loop_in_the_fat_ends_with_the_budget() {
         triple.copy_from_slice(&[0x03, 0x30, 0x00]);
     }
 
-    let mut volume = ConfigVolume::open(Cursor::new(image)).unwrap();
+    let mut volume = ConfigVolume::open_volume(Cursor::new(image)).unwrap();
 
     // The directory says 9000 bytes, so reading stops there; what matters is that it stops.
     assert!(volume.read("user-data", MAX).is_ok_and(|file| file.unwrap().len() == 9000));
@@ -134,7 +134,7 @@ fn a_file_that_begins_before_the_first_cluster_is_no_reason_to_panic() {
         let entry = image.windows(8).position(|name| name == b"USER-D~1").unwrap();
         image[entry + 26] = cluster;
 
-        let read = ConfigVolume::open(Cursor::new(image)).unwrap().read("user-data", MAX);
+        let read = ConfigVolume::open_volume(Cursor::new(image)).unwrap().read("user-data", MAX);
 
         assert!(read.is_err() || read.is_ok_and(|file| file.unwrap().len() <= 1), "{cluster}");
     }
@@ -144,9 +144,9 @@ const MAX: u64 = 16 << 20;
 
 #[test]
 fn other_disks_are_no_volumes() {
-    assert!(ConfigVolume::open(Cursor::new(vec![0; 1 << 16])).is_none());
-    assert!(ConfigVolume::open(Cursor::new(vec![0x55; 1 << 16])).is_none());
-    assert!(ConfigVolume::open(Cursor::new(b"short".to_vec())).is_none());
+    assert!(ConfigVolume::open_volume(Cursor::new(vec![0; 1 << 16])).is_none());
+    assert!(ConfigVolume::open_volume(Cursor::new(vec![0x55; 1 << 16])).is_none());
+    assert!(ConfigVolume::open_volume(Cursor::new(b"short".to_vec())).is_none());
 }
 
 #[test]

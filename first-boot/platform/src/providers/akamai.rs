@@ -37,14 +37,14 @@ pub(crate) fn detect(host: &Host) -> Option<PlatformEvidence> {
 
 pub(crate) fn fetch(_: &Host, web: &MetadataWeb) -> Result<InstanceMetadata, FetchError> {
     // Without `Accept` the service answers in plain text, whose shape is not specified.
-    let service = web.service(&BASES).with_token(TOKEN).with_header("Accept", "application/json");
+    let service = web.metadata_service(&BASES).with_token(TOKEN).with_header("Accept", "application/json");
     let document = one_document::fetch_document(Platform::Akamai, &service, "/v1/instance")?;
     let mut provision = facts(&document);
-    let keys = service.get("/v1/ssh-keys");
+    let keys = service.get_item("/v1/ssh-keys");
     if let Some(document) = provision.value_or_report("ssh keys", keys) {
         add_keys(&mut provision, &document);
     }
-    let network = service.get("/v1/network");
+    let network = service.get_item("/v1/network");
     if let Some(document) = provision.value_or_report("network", network) {
         add_addresses(&mut provision, &document);
     }

@@ -10,9 +10,10 @@
 //! <https://learn.microsoft.com/en-us/azure/virtual-machines/linux/no-agent>.
 
 use base64::{Engine, prelude::BASE64_STANDARD};
+use serde_json::{Value, json};
 
 use crate::{
-    FetchError, Host, InstanceMetadata, MetadataWeb, Payload, Platform, WebError, disk,
+    FetchError, Host, InstanceMetadata, MetaData, MetadataWeb, Payload, Platform, WebError, disk,
     evidence::PlatformEvidence,
     json::DocumentTree,
     netplan::{InterfaceLink, ethernets_payload},
@@ -38,7 +39,8 @@ const PLACES: FieldPaths = FieldPaths {
     instance_id: &["/compute/vmId"],
     hostname: &["/compute/osProfile/computerName", "/compute/name"],
     region: &["/compute/location"],
-    zone: &["/compute/zone"],
+    // cloud-init calls the fault domain the zone, and it is there where no zone was asked for.
+    zone: &["/compute/zone", "/compute/platformFaultDomain"],
     instance_type: &["/compute/vmSize"],
     ..FieldPaths::NONE
 };
@@ -52,7 +54,7 @@ pub(crate) fn fetch(host: &Host, web: &MetadataWeb) -> Result<InstanceMetadata, 
     let cd = disk::find_file(host, CD_FILE, MAX_METADATA);
     // The service refuses requests without this header, so that nobody can trick a web program into asking
     // it.
-    let document = web.service(&BASES).with_header("Metadata", "true").get(INSTANCE);
+    let document = web.metadata_service(&BASES).with_header("Metadata", "true").get_item(INSTANCE);
     let mut provision = match (document, &cd) {
         (Ok(Some(to_payload)), _) => instance_facts(&to_payload),
         (Ok(None), None) => return Err(platform.no_metadata()),
@@ -77,10 +79,10 @@ pub(crate) fn fetch(host: &Host, web: &MetadataWeb) -> Result<InstanceMetadata, 
 /// Tells the wire server that the machine is ready, or Azure calls the deployment failed.
 pub(crate) fn check_in(web: &MetadataWeb) -> Result<(), WebError> {
     let service = web
-        .service(&WIRE_SERVER)
+        .metadata_service(&WIRE_SERVER)
         .with_header("x-ms-agent-name", "initagent")
         .with_header("x-ms-version", WIRE_VERSION);
-    let goal = service.get("/machine/?comp=goalstate")?.unwrap_or_default();
+    let goal = service.get_item("/machine/?comp=goalstate")?.unwrap_or_default();
     match health_report(&goal) {
         Some(report) => {
             let headers = [("Content-Type", "text/xml; charset=utf-8")];
@@ -123,6 +125,7 @@ pub(crate) fn facts(document: &[u8]) -> InstanceMetadata {
 
 fn instance_facts(document: &[u8]) -> InstanceMetadata {
     let (mut provision, tree) = one_document::read(Platform::Azure, document, &PLACES);
+    provision.meta_data = template_names(&tree);
     for key in tree.list_at("/compute/publicKeys").iter().filter_map(|entry| entry.text_at("/keyData")) {
         provision.add_keys(&key);
     }
@@ -132,7 +135,7 @@ fn instance_facts(document: &[u8]) -> InstanceMetadata {
     provision.addresses.public_ipv4 = tree.parse_at(&format!("{interface}/ipv4/ipAddress/0/publicIpAddress"));
     provision.addresses.private_ipv6 =
         tree.parse_at(&format!("{interface}/ipv6/ipAddress/0/privateIpAddress"));
-    provision.network_config = network(&tree.list_at("/network/interface"));
+    provision.network_config = render_network(&tree.list_at("/network/interface"));
     provision.set_attribute("AZURE_IPV4_DYNAMIC", provision.addresses.public_ipv4);
     provision.set_attribute("AZURE_IPV4_VIRTUAL", provision.addresses.private_ipv4);
     provision.set_attribute("AZURE_VMSIZE", provision.instance_type.clone());
@@ -142,9 +145,19 @@ fn instance_facts(document: &[u8]) -> InstanceMetadata {
     provision
 }
 
+/// cloud-init keeps the service's document under this name: `ds.meta_data.imds.compute.tags`. What is user-data itself
+/// is left out, since it may be large and hold secrets.
+fn template_names(tree: &DocumentTree) -> MetaData {
+    let mut names = tree.meta_data().names().clone();
+    if let Some(compute) = names.get_mut("compute").and_then(Value::as_object_mut) {
+        compute.retain(|name, _| !["customData", "userData"].contains(&name.as_str()));
+    }
+    MetaData::from_value(json!({ "imds": names }))
+}
+
 /// DHCP gives each interface its first address alone, so further ones are written down; without any, the
 /// image's own configuration does.
-fn network(interfaces: &[DocumentTree]) -> Option<Payload> {
+fn render_network(interfaces: &[DocumentTree]) -> Option<Payload> {
     let addresses =
         |interface: &DocumentTree, family: &str| interface.list_at(&format!("/{family}/ipAddress"));
     let has_more = |one: &DocumentTree| addresses(one, "ipv4").len() > 1 || addresses(one, "ipv6").len() > 1;
@@ -220,6 +233,28 @@ mod tests {
         add_cd(&mut provision, CD);
 
         assert_eq!(provision.user_data.unwrap().as_bytes(), b"#cloud-config\n");
+    }
+
+    #[test]
+    fn templates_find_the_document_where_cloud_init_has_it() {
+        let said = |zone: &str| {
+            instance_facts(
+                format!(
+                    r#"{{"compute": {{"zone": "{zone}", "platformFaultDomain": "0", "location": "westeurope",
+                        "tags": "role:web", "userData": "eA==", "customData": ""}},
+                        "network": {{"interface": [{{"macAddress": "000D3A047598"}}]}}}}"#
+                )
+                .as_bytes(),
+            )
+        };
+
+        let names = Value::from(said("2").meta_data.names().clone());
+
+        assert_eq!(names.pointer("/imds/compute/tags").unwrap(), "role:web");
+        assert_eq!(names.pointer("/imds/network/interface/0/macAddress").unwrap(), "000D3A047598");
+        assert_eq!(names.pointer("/imds/compute/userData"), None);
+        assert_eq!(said("2").zone.as_deref(), Some("2"));
+        assert_eq!(said("").zone.as_deref(), Some("0"));
     }
 
     #[test]

@@ -6,10 +6,11 @@
 //! Documentation: coreos-cloudinit's `--from-proc-cmdline`, and for the other names Ignition's and Flatcar's
 //! manuals.
 
+use error_text::redacted_address;
+
 use crate::{
-    FetchError, Host, InstanceMetadata, MetadataWeb, Payload, Place, Platform,
-    evidence::PlatformEvidence,
-    web::{MAX_USER_DATA, without_secrets},
+    FetchError, Host, InstanceMetadata, MetadataWeb, Payload, Place, Platform, evidence::PlatformEvidence,
+    web::MAX_USER_DATA,
 };
 
 // Scripts for iPXE that start CoreOS or Flatcar have the others. They go on working when the image is
@@ -24,8 +25,8 @@ const PARAMETERS: [&str; 5] = [
 
 pub(crate) fn detect(host: &Host) -> Option<PlatformEvidence> {
     let url = configured_url(host)?;
-    let text = format!("kernel command line: cloud-config-url={}", without_secrets(&url));
-    Some(PlatformEvidence::from_network(text).at(Place::CommandLine))
+    let text = format!("kernel command line: cloud-config-url={}", redacted_address(&url));
+    Some(PlatformEvidence::from_network(text).found_at(Place::CommandLine))
 }
 
 pub(crate) fn fetch(host: &Host, web: &MetadataWeb) -> Result<InstanceMetadata, FetchError> {

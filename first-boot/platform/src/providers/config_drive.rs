@@ -23,44 +23,52 @@ const ROOT: &str = "openstack";
 // Nova keeps the keys of dated folders and only adds to `latest`, so a date would only hide what is newer.
 const FOLDER: &str = "openstack/latest";
 
+/// Reads a file of a drive, of at most so many bytes; `None` when there is none.
+pub type ReadDriveFile<'r> = &'r mut dyn FnMut(&str, u64) -> io::Result<Option<Vec<u8>>>;
+
 pub(crate) fn detect(host: &Host) -> Vec<PlatformEvidence> {
     disk::find_labelled(host, &[LABEL])
         .into_iter()
-        .filter_map(|(device, volume)| evidence(&device.path, volume))
+        .filter_map(|(device, volume)| volume_evidence(&device.path, volume))
         .collect()
 }
 
-fn evidence(device: &Path, mut volume: ConfigVolume<File>) -> Option<PlatformEvidence> {
+fn volume_evidence(device: &Path, mut volume: ConfigVolume<File>) -> Option<PlatformEvidence> {
     // CloudStack labels its drive `config-2`, too. Without this file it is no drive of OpenStack's.
-    if matches!(meta_data(&mut volume), Ok(None)) {
+    if matches!(meta_data(&mut |file, limit| volume.read(file, limit)), Ok(None)) {
         return None;
     }
-    let text = format!("{} labelled {}", device.display(), volume.label());
-    Some(PlatformEvidence::from_machine(text).on_volume(device, &facts(volume), None))
+    let text = format!("{} labelled {}", device.display(), volume.volume_label());
+    Some(PlatformEvidence::from_machine(text).on_volume(
+        device,
+        &facts(&mut |file, limit| volume.read(file, limit)),
+        None,
+    ))
 }
 
 pub(crate) fn fetch(host: &Host, device: &Path) -> Result<InstanceMetadata, FetchError> {
     let gone = || FetchError::Gone { place: format!("the disk labelled {LABEL}") };
-    let mut provision = facts(disk::on_device(device).ok_or_else(gone)?);
+    let mut volume = disk::on_device(device).ok_or_else(gone)?;
+    let mut provision = facts(&mut |file, limit| volume.read(file, limit));
     guest::add_attributes(host, &mut provision);
     Ok(provision)
 }
 
-fn facts(mut volume: ConfigVolume<File>) -> InstanceMetadata {
+/// What the files of a drive say; pure but for reading them.
+pub(crate) fn facts(read: ReadDriveFile<'_>) -> InstanceMetadata {
     let mut provision = InstanceMetadata::new(Platform::ConfigDrive);
-    let documents =
-        read_documents(&mut provision, |file, limit| volume.read(&format!("{FOLDER}/{file}"), limit));
-    let meta_data = provision.value_or_report("meta-data", meta_data(&mut volume));
+    let documents = read_documents(&mut provision, |file, limit| read(&format!("{FOLDER}/{file}"), limit));
+    let meta_data = provision.value_or_report("meta-data", meta_data(read));
     // OpenStack's own documents say neither the addresses nor the type of the instance. This one does.
-    let ec2_meta_data = volume.read("ec2/latest/meta-data.json", MAX_METADATA).ok().flatten();
+    let ec2_meta_data = read("ec2/latest/meta-data.json", MAX_METADATA).ok().flatten();
     let mut content =
-        |path: &str| volume.read(&format!("{ROOT}/{path}"), MAX_USER_DATA).map_err(|error| error.to_string());
+        |path: &str| read(&format!("{ROOT}/{path}"), MAX_USER_DATA).map_err(|error| error.to_string());
     add_facts(&mut provision, MetadataDocuments { meta_data, ec2_meta_data, ..documents }, &mut content);
     provision
 }
 
-fn meta_data(volume: &mut ConfigVolume<File>) -> io::Result<Option<Vec<u8>>> {
-    volume.read(&format!("{FOLDER}/meta_data.json"), MAX_METADATA)
+fn meta_data(read: ReadDriveFile<'_>) -> io::Result<Option<Vec<u8>>> {
+    read(&format!("{FOLDER}/meta_data.json"), MAX_METADATA)
 }
 
 #[cfg(test)]
@@ -115,7 +123,7 @@ mod tests {
             .unwrap();
 
         assert_eq!(provision.user_data.as_ref().unwrap().as_bytes(), b"kept");
-        assert!(provision.lacks("meta-data"));
+        assert!(provision.lacks_item("meta-data"));
     }
 
     #[test]

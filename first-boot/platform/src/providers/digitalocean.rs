@@ -31,11 +31,11 @@ pub(crate) fn detect(host: &Host) -> Option<PlatformEvidence> {
 }
 
 pub(crate) fn fetch(_: &Host, web: &MetadataWeb) -> Result<InstanceMetadata, FetchError> {
-    let service = web.service(&BASES);
+    let service = web.metadata_service(&BASES);
     let document = one_document::fetch_document(Platform::DigitalOcean, &service, "/metadata/v1.json")?;
     let mut provision = facts(&document);
     // The document holds user-data, too. Where it is broken, this address still has the user-data alone.
-    if provision.lacks("metadata") {
+    if provision.lacks_item("metadata") {
         provision.take_user_data(service.get_data("/metadata/v1/user-data"));
     }
     Ok(provision)

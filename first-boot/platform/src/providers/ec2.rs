@@ -66,7 +66,7 @@ fn is_swapped(uuid: &str) -> bool {
 
 pub(crate) fn fetch(_: &Host, web: &MetadataWeb) -> Result<InstanceMetadata, FetchError> {
     let platform = Platform::Ec2;
-    let service = web.service(&BASES).with_token(TOKEN);
+    let service = web.metadata_service(&BASES).with_token(TOKEN);
     let mut provision = InstanceMetadata::new(platform);
     // No EC2 is without this item. Who does not serve it serves another tree, so nothing else is asked.
     provision.instance_id =
@@ -81,10 +81,10 @@ pub(crate) fn fetch(_: &Host, web: &MetadataWeb) -> Result<InstanceMetadata, Fet
     }
     // Some clouds that serve the same tree do not number their machines.
     let index = service.get_text("/latest/meta-data/ami-launch-index").ok().flatten();
-    provision.meta_data.insert("ami-launch-index", index);
+    provision.meta_data.insert_text("ami-launch-index", index);
     // `placement/region` came in 2020. The identity document is older, so it is what some lookalikes have.
     if !provision.attributes.contains_key("AWS_REGION") {
-        let document = service.get("/latest/dynamic/instance-identity/document");
+        let document = service.get_item("/latest/dynamic/instance-identity/document");
         let document = provision.value_or_report("identity document", document).unwrap_or_default();
         let region = DocumentTree::from_json(&document).ok().and_then(|tree| tree.text_at("/region"));
         provision.set_attribute("AWS_REGION", region);

@@ -35,7 +35,7 @@ pub(crate) fn detect(_: &Host) -> Option<PlatformEvidence> {
 }
 
 pub(crate) fn fetch(_: &Host, web: &MetadataWeb) -> Result<InstanceMetadata, FetchError> {
-    let service = web.service(&BASES);
+    let service = web.metadata_service(&BASES);
     let document = one_document::fetch_document(Platform::Equinix, &service, "/metadata")?;
     let mut provision = facts(&document);
     provision.take_user_data(service.get_data("/userdata"));
@@ -44,8 +44,8 @@ pub(crate) fn fetch(_: &Host, web: &MetadataWeb) -> Result<InstanceMetadata, Fet
 
 /// Tells Equinix that the machine is up: an empty POST to the address in the document.
 pub(crate) fn check_in(web: &MetadataWeb) -> Result<(), WebError> {
-    let service = web.service(&BASES);
-    let document = service.get("/metadata")?.unwrap_or_default();
+    let service = web.metadata_service(&BASES);
+    let document = service.get_item("/metadata")?.unwrap_or_default();
     let address = DocumentTree::from_json(&document).ok().and_then(|tree| tree.text_at("/phone_home_url"));
     match address {
         Some(address) => web.post_page(&address, b"{}"),

@@ -28,7 +28,7 @@ pub(crate) fn detect(host: &Host) -> Option<PlatformEvidence> {
 
 pub(crate) fn fetch(_: &Host, web: &MetadataWeb) -> Result<InstanceMetadata, FetchError> {
     let platform = Platform::Exoscale;
-    let service = web.service(&BASES);
+    let service = web.metadata_service(&BASES);
     let mut provision = InstanceMetadata::new(platform);
     provision.instance_id =
         service.get_text("/1.0/meta-data/instance-id").map_err(platform.fetch_failed())?;

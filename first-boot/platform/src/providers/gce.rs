@@ -8,13 +8,15 @@
 //! <https://cloud.google.com/compute/docs/connect/add-ssh-keys>.
 
 use crate::{
-    FetchError, Host, InstanceMetadata, MetadataWeb, Payload, Platform,
+    FetchError, Host, InstanceMetadata, MetaData, MetadataWeb, Payload, Platform,
     evidence::PlatformEvidence,
     json::DocumentTree,
     keys,
-    web::{MetadataService, unix_time},
+    web::{MetadataService, current_time},
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
+use jiff::Timestamp;
+use serde_json::json;
 
 // The addresses go before the name: they need no name server. The IPv6 one serves instances that have no
 // IPv4.
@@ -32,7 +34,7 @@ pub(crate) fn detect(host: &Host) -> Option<PlatformEvidence> {
 pub(crate) fn fetch(_: &Host, web: &MetadataWeb) -> Result<InstanceMetadata, FetchError> {
     let platform = Platform::Gce;
     // Google refuses requests without this header, so that nobody can trick a web program into asking.
-    let service = web.service(&BASES).with_header("Metadata-Flavor", "Google");
+    let service = web.metadata_service(&BASES).with_header("Metadata-Flavor", "Google");
     let mut provision = InstanceMetadata::new(platform);
     provision.instance_id =
         service.get_text(&format!("{ROOT}/instance/id")).map_err(platform.fetch_failed())?;
@@ -49,7 +51,7 @@ pub(crate) fn fetch(_: &Host, web: &MetadataWeb) -> Result<InstanceMetadata, Fet
     provision.region = zone.as_deref().and_then(|zone| Some(zone.rsplit_once('-')?.0.to_owned()));
     provision.zone = zone;
     for line in key_lines(&mut provision, &service) {
-        match key_of(&line, unix_time()) {
+        match key_of(&line, current_time()) {
             Key::Expired => {}
             Key::Unclear => {
                 provision.report_once("an ssh key", "a key whose date cannot be read was left out");
@@ -57,7 +59,9 @@ pub(crate) fn fetch(_: &Host, web: &MetadataWeb) -> Result<InstanceMetadata, Fet
             Key::Valid(key) => provision.add_keys(&key),
         }
     }
-    let interfaces = service.get(&format!("{ROOT}/instance/network-interfaces/?recursive=true"));
+    // cloud-init's own name for them in `ds.meta_data`; its others are those of every platform.
+    provision.meta_data = MetaData::from_value(json!({ "public-keys-data": provision.ssh_keys }));
+    let interfaces = service.get_item(&format!("{ROOT}/instance/network-interfaces/?recursive=true"));
     if let Some(document) = provision.value_or_report("network interfaces", interfaces) {
         add_addresses(&mut provision, &document);
     }
@@ -87,7 +91,7 @@ fn key_lines(provision: &mut InstanceMetadata, service: &MetadataService<'_>) ->
 }
 
 /// What becomes of a line `user:key`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Key {
     /// Its date has passed.
     Expired,
@@ -100,7 +104,7 @@ enum Key {
 /// Reads a line; a date in its comment becomes an option that sshd obeys at each login.
 ///
 /// What cannot be read is no key: by taking it for one without a date, it would be one for ever.
-fn key_of(line: &str, now: u64) -> Key {
+fn key_of(line: &str, now: Timestamp) -> Key {
     let key = match line.split_once(':') {
         Some((user, key)) if !user.contains(' ') => key.trim(),
         _ => line,
@@ -116,53 +120,20 @@ fn key_of(line: &str, now: u64) -> Key {
 }
 
 /// The line with the option `expiry-time`, see `sshd(8)`; options are parted by commas.
-fn with_expiry(key: &str, expiry: u64) -> String {
+fn with_expiry(key: &str, expiry: Timestamp) -> String {
     let between = if keys::begins_with_type(key) { " " } else { "," };
     format!("expiry-time=\"{}\"{between}{key}", keys::expiry_time(expiry))
 }
 
-/// Seconds since 1970 of a date such as `2026-08-20T10:11:12+0000`. Google writes UTC; other offsets are
-/// honoured, and a date without one means nothing certain.
-fn parse_date(date: &str) -> Option<u64> {
-    let (local, rest) = (date.get(..19)?, date.get(19..)?);
-    let shape = "dddd-dd-ddTdd:dd:dd";
-    let fits =
-        |(letter, wanted): (u8, u8)| if wanted == b'd' { letter.is_ascii_digit() } else { letter == wanted };
-    if !local.bytes().zip(shape.bytes()).all(fits) {
-        return None;
-    }
-    let number = |from: usize, to: usize| local[from..to].parse::<u64>().ok();
-    let (year, month, day) = (number(0, 4)?, number(5, 7)?, number(8, 10)?);
-    let (hour, minute, second) = (number(11, 13)?, number(14, 16)?, number(17, 19)?);
-    let is_date = (1970..=9999).contains(&year) && (1..=12).contains(&month) && (1..=31).contains(&day);
-    // 60 is a leap second, which RFC 3339 allows.
-    if !is_date || hour > 23 || minute > 59 || second > 60 {
-        return None;
-    }
-    // Years that begin in March put the leap day last, so that every month has a fixed offset.
-    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
-    let days = year * 365 + year / 4 - year / 100 + year / 400 + (month * 153 + 2) / 5 + day - 1;
-    // 719 468 days lie between 1 March of the year 0 and 1 January 1970. The method is `days_from_civil` of
-    // <https://howardhinnant.github.io/date_algorithms.html>.
-    let clock = (days - 719_468) * 86_400 + hour * 3600 + minute * 60 + second;
-    clock.checked_add_signed(-offset(rest)?)
-}
-
-/// How many seconds a clock is ahead of UTC: `Z`, `+0530` or `-08:00`, after any fraction of a second.
-fn offset(text: &str) -> Option<i64> {
-    let fraction = text.strip_prefix('.').map(|rest| rest.trim_start_matches(|c: char| c.is_ascii_digit()));
-    let text = fraction.unwrap_or(text);
-    if text == "Z" {
-        return Some(0);
-    }
-    let (sign, digits) =
-        text.strip_prefix('+').map(|rest| (1, rest)).or_else(|| Some((-1, text.strip_prefix('-')?)))?;
-    let digits = if digits.len() == 5 { digits.replacen(':', "", 1) } else { digits.to_owned() };
-    if digits.len() != 4 || !digits.bytes().all(|digit| digit.is_ascii_digit()) {
-        return None;
-    }
-    let (hours, minutes): (i64, i64) = (digits[..2].parse().ok()?, digits[2..].parse().ok()?);
-    (hours < 24 && minutes < 60).then_some(sign * (hours * 3600 + minutes * 60))
+/// A date such as `2026-08-20T10:11:12+0000`. Google writes UTC; other offsets are honoured, and a date without one
+/// means nothing certain. One before 1970 is refused: sshd's option has no words for it.
+// By formats: jiff's own reader takes a day without a time, and hours beyond any zone, too. Of a key that has a date
+// only a date that is surely understood may let anybody in.
+fn parse_date(date: &str) -> Option<Timestamp> {
+    let date = date.strip_suffix('Z').map_or_else(|| date.to_owned(), |local| format!("{local}+0000"));
+    let formats = ["%Y-%m-%dT%H:%M:%S%.f%z", "%Y-%m-%dT%H:%M:%S%.f%:z"];
+    let moment = formats.iter().find_map(|format| Timestamp::strptime(format, &date).ok())?;
+    (moment >= Timestamp::UNIX_EPOCH).then_some(moment)
 }
 
 /// The facts of the description of the network interfaces; pure.
@@ -222,8 +193,10 @@ mod tests {
         let line = line("{\"userName\":\"ann\",\"expireOn\":\"2026-08-20T10:11:12+0000\"}");
         let expiry = parse_date("2026-08-20T10:11:12+0000").unwrap();
 
-        assert_eq!(expiry, 1_787_220_672);
-        let Key::Valid(written) = key_of(&line, expiry - 1) else { panic!("it is valid for a second") };
+        assert_eq!(expiry.as_second(), 1_787_220_672);
+        let Key::Valid(written) = key_of(&line, expiry - jiff::SignedDuration::from_secs(1)) else {
+            panic!("it is valid for a second")
+        };
         assert!(
             written.starts_with("expiry-time=\"20260820101112Z\" ssh-rsa AAAAB3Nza google-ssh {"),
             "{written}"
@@ -237,7 +210,7 @@ mod tests {
         let line =
             "ann:from=\"10.0.0.1\" ssh-rsa AAAAB3Nza google-ssh {\"expireOn\":\"2026-08-20T10:11:12Z\"}";
 
-        let Key::Valid(written) = key_of(line, 0) else { panic!("it is valid") };
+        let Key::Valid(written) = key_of(line, Timestamp::UNIX_EPOCH) else { panic!("it is valid") };
 
         assert!(
             written.starts_with("expiry-time=\"20260820101112Z\",from=\"10.0.0.1\" ssh-rsa "),
@@ -247,7 +220,9 @@ mod tests {
 
     #[test]
     fn a_key_without_user_or_date_is_kept() {
-        let kept = |line: &str, key: &str| assert_eq!(key_of(line, 0), Key::Valid(key.to_owned()));
+        let kept = |line: &str, key: &str| {
+            assert_eq!(key_of(line, Timestamp::UNIX_EPOCH), Key::Valid(key.to_owned()));
+        };
 
         kept("bob:ssh-rsa AAAAB3Nza bob", "ssh-rsa AAAAB3Nza bob");
         kept("ssh-rsa AAAAB3Nza a:b", "ssh-rsa AAAAB3Nza a:b");
@@ -269,16 +244,21 @@ mod tests {
             "{\"expireOn\":\"2026-08-20 10:11:12+0000\"}",
             "{\"expireOn\":\"+026-08-20T10:11:12Z\"}",
         ] {
-            assert_eq!(key_of(line(comment).trim(), 0), Key::Unclear, "{comment}");
+            assert_eq!(key_of(line(comment).trim(), Timestamp::UNIX_EPOCH), Key::Unclear, "{comment}");
         }
     }
 
     #[test]
     fn dates_are_read_with_their_offsets() {
-        assert_eq!(parse_date("1970-01-01T00:00:00Z"), Some(0));
-        assert_eq!(parse_date("2000-02-29T12:00:00.250Z"), Some(951_825_600));
-        assert_eq!(parse_date("2000-02-29T12:00:00+0530"), Some(951_825_600 - 19_800));
-        assert_eq!(parse_date("2000-02-29T12:00:00-08:00"), Some(951_825_600 + 28_800));
-        assert_eq!(parse_date("1970-01-01T00:00:00+0100"), None);
+        let seconds = |date: &str| parse_date(date).map(Timestamp::as_second);
+        assert_eq!(seconds("1970-01-01T00:00:00Z"), Some(0));
+        assert_eq!(seconds("2000-02-29T12:00:00.250Z"), Some(951_825_600));
+        assert_eq!(seconds("2000-02-29T12:00:00+0530"), Some(951_825_600 - 19_800));
+        assert_eq!(seconds("2000-02-29T12:00:00-08:00"), Some(951_825_600 + 28_800));
+        // A leap second, which RFC 3339 allows.
+        assert_eq!(seconds("2016-12-31T23:59:60Z"), Some(1_483_228_799));
+        for no_date in ["1970-01-01T00:00:00+0100", "2000-02-30T12:00:00Z", "2000-02-29T12:00:00", "soon"] {
+            assert_eq!(seconds(no_date), None, "{no_date}");
+        }
     }
 }

@@ -19,11 +19,11 @@ pub(crate) fn detect(host: &Host) -> Option<PlatformEvidence> {
 
 pub(crate) fn fetch(host: &Host, web: &MetadataWeb) -> Result<InstanceMetadata, FetchError> {
     // Servers may be ordered without IPv4. Then the service is at the link-local address only.
-    let service = web.service(&BASES).or_at(link_local_bases(host));
+    let service = web.metadata_service(&BASES).or_at(link_local_bases(host));
     let document = one_document::fetch_document(Platform::Hetzner, &service, &format!("{ROOT}/metadata"))?;
     let mut provision = facts(&document);
     // The large document does not say private networks, because they come and go while the server runs.
-    let networks = service.get(&format!("{ROOT}/metadata/private-networks"));
+    let networks = service.get_item(&format!("{ROOT}/metadata/private-networks"));
     if let Some(networks) = provision.value_or_report("private networks", networks) {
         add_private_networks(&mut provision, &networks);
     }
@@ -36,7 +36,7 @@ pub(crate) fn facts(document: &[u8]) -> InstanceMetadata {
     let mut provision = InstanceMetadata::new(Platform::Hetzner);
     let tree = add_meta_data(&mut provision, document);
     provision.vendor_data = tree.content_at("/vendor_data").and_then(Payload::from_bytes);
-    let network = tree.subtree("/network-config").map(|part| part.to_json());
+    let network = tree.subtree_at("/network-config").map(|part| part.to_json());
     provision.network_config = network.and_then(Payload::from_bytes);
     provision.addresses.public_ipv4 = tree.parse_at("/public-ipv4");
     provision.addresses.private_ipv4 = tree.parse_at("/local-ipv4");

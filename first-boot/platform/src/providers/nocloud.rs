@@ -11,13 +11,15 @@
 
 use std::{fs::File, path::Path};
 
+use error_text::redacted_address;
+
 use crate::{
     FetchError, Host, InstanceMetadata, MetadataWeb, Payload, Place, Platform, WebError, disk,
     evidence::PlatformEvidence,
     guest,
     json::DocumentTree,
     meta_data::add_meta_data,
-    web::{MAX_METADATA, MAX_USER_DATA, without_secrets},
+    web::{MAX_METADATA, MAX_USER_DATA},
 };
 
 // FAT keeps labels in capitals, and ISO 9660 tools leave them as they are, so letter case does not count.
@@ -32,7 +34,7 @@ const SEED_FOLDERS: [&str; 2] = ["/var/lib/cloud/seed/nocloud/", "/var/lib/cloud
 const PARAMETERS: [&str; 3] = ["ds", "ci.ds", "ci.datasource"];
 
 /// The four files, as far as they are there.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct SeedFiles {
     place: String,
     meta_data: Option<Vec<u8>>,
@@ -43,7 +45,7 @@ struct SeedFiles {
 }
 
 /// What `ds=nocloud;...` says.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 struct SeedParameters {
     told_by: &'static str,
     seed_from: Option<String>,
@@ -56,19 +58,19 @@ pub(crate) fn detect(host: &Host) -> Vec<PlatformEvidence> {
     let named = told.as_ref().and_then(SeedParameters::evidence_of_address);
     let volumes = disk::find_labelled(host, &[LABEL]).into_iter().filter_map(|(device, volume)| {
         let seed = disk_seed(&device.path, volume, "")?;
-        let (evidence, elsewhere) = (seed.evidence(), seed.seed_from());
+        let (evidence, elsewhere) = (seed.seed_evidence(), seed.seed_from());
         let said = to_metadata(seed, &SeedParameters::default());
         Some(evidence.on_volume(&device.path, &said, elsewhere.as_deref()))
     });
     // A volume is made for this machine, and the image's own seed is the same on all. So volumes go first
     // here.
-    let own = own_seed(host, told.as_ref()).map(|seed| seed.evidence().at(Place::OwnDisk));
+    let own = own_seed(host, told.as_ref()).map(|seed| seed.seed_evidence().found_at(Place::OwnDisk));
     let found: Vec<PlatformEvidence> = named.into_iter().chain(volumes).chain(own).collect();
     match told {
         Some(told) if found.is_empty() => {
             vec![
                 PlatformEvidence::from_machine(format!("{}: ds=nocloud", told.told_by))
-                    .at(Place::CommandLine),
+                    .found_at(Place::CommandLine),
             ]
         }
         _ => found,
@@ -156,8 +158,8 @@ impl SeedParameters {
     /// That a web server is named.
     fn evidence_of_address(&self) -> Option<PlatformEvidence> {
         let url = self.seed_from.as_deref().filter(|url| is_web(url))?;
-        let text = format!("{}: ds=nocloud, seed from {}", self.told_by, without_secrets(url));
-        Some(PlatformEvidence::from_network(text).at(Place::CommandLine))
+        let text = format!("{}: ds=nocloud, seed from {}", self.told_by, redacted_address(url));
+        Some(PlatformEvidence::from_network(text).found_at(Place::CommandLine))
     }
 }
 
@@ -196,7 +198,7 @@ fn own_seed(host: &Host, parameters: Option<&SeedParameters>) -> Option<SeedFile
 }
 
 fn disk_seed(device: &Path, mut volume: disk::ConfigVolume<File>, folder: &str) -> Option<SeedFiles> {
-    let place = format!("{folder} on {} labelled {}", device.display(), volume.label());
+    let place = format!("{folder} on {} labelled {}", device.display(), volume.volume_label());
     let place = place.trim_start().trim_start_matches("on ").to_owned();
     Some(SeedFiles::read_files(place, |file, limit| volume.read(&format!("{folder}{file}"), limit)))
         .filter(SeedFiles::has_any)
@@ -206,7 +208,7 @@ fn web_seed(web: &MetadataWeb, url: &str) -> Result<SeedFiles, WebError> {
     let address = |file: &str| format!("{}/{file}", url.trim_end_matches('/'));
     // If this file cannot be asked for, neither can the others. Each of them would wait until the time is up.
     let meta_data = web.get_url(&address("meta-data"), MAX_METADATA)?;
-    let mut seed = SeedFiles::read_files(without_secrets(url), |file, limit| match file {
+    let mut seed = SeedFiles::read_files(redacted_address(url), |file, limit| match file {
         "meta-data" => Ok(None),
         file => web.get_url(&address(file), limit),
     });
@@ -279,11 +281,13 @@ impl SeedFiles {
         files.iter().any(|file| file.is_some()) || !self.unreadable.is_empty()
     }
 
-    fn evidence(&self) -> PlatformEvidence {
+    fn seed_evidence(&self) -> PlatformEvidence {
         match self.seed_from() {
-            Some(url) if is_web(&url) => {
-                PlatformEvidence::from_network(format!("{}, seed from {}", self.place, without_secrets(&url)))
-            }
+            Some(url) if is_web(&url) => PlatformEvidence::from_network(format!(
+                "{}, seed from {}",
+                self.place,
+                redacted_address(&url)
+            )),
             _ => PlatformEvidence::from_machine(self.place.clone()),
         }
     }

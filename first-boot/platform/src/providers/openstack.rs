@@ -33,7 +33,7 @@ const ITEMS: [(&str, &str); 5] = [
 ];
 
 /// The documents, as far as they are there.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct MetadataDocuments {
     pub(crate) meta_data: Option<Vec<u8>>,
     pub(crate) user_data: Option<Vec<u8>>,
@@ -60,13 +60,13 @@ pub(crate) fn detect(host: &Host) -> Option<PlatformEvidence> {
 }
 
 pub(crate) fn fetch(host: &Host, web: &MetadataWeb) -> Result<InstanceMetadata, FetchError> {
-    let service = web.service(&BASES).or_at(link_local_bases(host));
+    let service = web.metadata_service(&BASES).or_at(link_local_bases(host));
     let meta_data =
         one_document::fetch_document(Platform::OpenStack, &service, "/openstack/latest/meta_data.json")?;
     let mut provision = InstanceMetadata::new(Platform::OpenStack);
     let read = |file: &str, limit| match limit {
         MAX_USER_DATA => service.get_data(&format!("/openstack/latest/{file}")),
-        _ => service.get(&format!("/openstack/latest/{file}")),
+        _ => service.get_item(&format!("/openstack/latest/{file}")),
     };
     let documents = MetadataDocuments { meta_data: Some(meta_data), ..read_documents(&mut provision, read) };
     let mut content =

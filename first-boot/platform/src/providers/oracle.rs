@@ -38,17 +38,17 @@ pub(crate) fn detect(host: &Host) -> Option<PlatformEvidence> {
 pub(crate) fn fetch(_: &Host, web: &MetadataWeb) -> Result<InstanceMetadata, FetchError> {
     let platform = Platform::Oracle;
     // The second version refuses requests without this header. The first one ignores it.
-    let service = web.service(&BASES).with_header("Authorization", "Bearer Oracle");
+    let service = web.metadata_service(&BASES).with_header("Authorization", "Bearer Oracle");
     let mut root = "/opc/v2";
-    let mut document = service.get(&format!("{root}/instance/")).map_err(platform.fetch_failed())?;
+    let mut document = service.get_item(&format!("{root}/instance/")).map_err(platform.fetch_failed())?;
     // 404 is the answer of an instance whose second version is not there. With any other failure the first is
     // not asked.
     if document.is_none() {
         root = "/opc/v1";
-        document = service.get(&format!("{root}/instance/")).map_err(platform.fetch_failed())?;
+        document = service.get_item(&format!("{root}/instance/")).map_err(platform.fetch_failed())?;
     }
     let mut provision = facts(&document.ok_or_else(|| platform.no_metadata())?);
-    let interfaces = service.get(&format!("{root}/vnics/"));
+    let interfaces = service.get_item(&format!("{root}/vnics/"));
     if let Some(interfaces) = provision.value_or_report("network interfaces", interfaces) {
         add_addresses(&mut provision, &interfaces);
     }
@@ -78,13 +78,13 @@ fn add_addresses(provision: &mut InstanceMetadata, document: &[u8]) {
     let Some(tree) = provision.value_or_report("network interfaces", parsed) else { return };
     provision.addresses.private_ipv4 = tree.parse_at("/0/privateIp");
     provision.addresses.public_ipv6 = tree.parse_at("/0/ipv6Addresses/0");
-    provision.network_config = network(&tree.list_at(""));
+    provision.network_config = render_network(&tree.list_at(""));
 }
 
 /// The first interface has DHCP, which the others do not, so their addresses are written down. They get
 /// no gateway: two default routes would be one too many. The interfaces of bare metal, which say an
 /// index, are VLANs that the hypervisor does not undo; those are the owner's to set up.
-fn network(interfaces: &[DocumentTree]) -> Option<Payload> {
+fn render_network(interfaces: &[DocumentTree]) -> Option<Payload> {
     if interfaces.iter().any(|one| one.text_at("/nicIndex").is_some()) {
         return None;
     }

@@ -17,7 +17,7 @@ const DIRECTORY: &str = "/sys/firmware/qemu_fw_cfg";
 const NAMES: [&str; 2] = ["opt/org.flatcar-linux/config", "opt/com.coreos/config"];
 
 pub(crate) fn detect(host: &Host) -> Option<PlatformEvidence> {
-    if !host.exists(DIRECTORY) {
+    if !host.path_exists(DIRECTORY) {
         // Debian's kernel has the driver as a module, and udev may load it later than this runs. Ignition
         // loads it, too.
         host.load_module("qemu_fw_cfg");
@@ -38,7 +38,7 @@ pub(crate) fn fetch(host: &Host, _: &MetadataWeb) -> Result<InstanceMetadata, Fe
 }
 
 fn fw_cfg_name(host: &Host) -> Option<&'static str> {
-    NAMES.into_iter().find(|name| host.exists(&format!("{DIRECTORY}/by_name/{name}/raw")))
+    NAMES.into_iter().find(|name| host.path_exists(&format!("{DIRECTORY}/by_name/{name}/raw")))
 }
 
 #[cfg(test)]

@@ -28,16 +28,16 @@ pub(crate) fn detect(host: &Host) -> Option<PlatformEvidence> {
         // cloud-init's signs, too: older servers had no name in SMBIOS, but Scaleway's own initramfs left
         // these.
         let named = host.command_line().iter().any(|word| word == "scaleway");
-        let found = named || host.exists("/var/run/scaleway");
+        let found = named || host.path_exists("/var/run/scaleway");
         found.then(|| PlatformEvidence::from_network("kernel command line or /var/run: scaleway"))
     })
 }
 
 pub(crate) fn fetch(host: &Host, web: &MetadataWeb) -> Result<InstanceMetadata, FetchError> {
-    let service = web.service(&BASES);
+    let service = web.metadata_service(&BASES);
     let document = one_document::fetch_document(Platform::Scaleway, &service, "/conf?format=json")?;
     let mut provision = facts(&document);
-    provision.network_config = network(host, &DocumentTree::from_json(&document).unwrap_or_default());
+    provision.network_config = render_network(host, &DocumentTree::from_json(&document).unwrap_or_default());
     // Only these two need such a port. It is taken as late as possible, because each request uses up one of
     // 512.
     let privileged = service.with_privileged_port();
@@ -50,11 +50,11 @@ pub(crate) fn fetch(host: &Host, web: &MetadataWeb) -> Result<InstanceMetadata, 
 
 /// DHCP gives the first IPv4 address alone, and nothing gives the others: they are written down for the
 /// interface that leads out, which the document does not name; it is the first one of the machine.
-fn network(host: &Host, tree: &DocumentTree) -> Option<Payload> {
+fn render_network(host: &Host, tree: &DocumentTree) -> Option<Payload> {
     let mut link = InterfaceLink::with_mac(&first_card(host)?)?;
     link.dhcp4 = true;
     let by_dhcp = tree.text_at("/public_ip/address");
-    let older = tree.subtree("/ipv6").into_iter();
+    let older = tree.subtree_at("/ipv6").into_iter();
     let mut is_needed = false;
     for entry in older.chain(tree.list_at("/public_ips")) {
         let address = entry.text_at("/address").filter(|address| Some(address) != by_dhcp.as_ref());
@@ -71,7 +71,7 @@ fn first_card(host: &Host) -> Option<String> {
     let entries = host.path_of("/sys/class/net").read_dir().ok()?;
     let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
     // Bridges and tunnels have no device.
-    let cards = names.filter(|name| host.exists(&format!("/sys/class/net/{name}/device")));
+    let cards = names.filter(|name| host.path_exists(&format!("/sys/class/net/{name}/device")));
     let number =
         |name: &String| host.read_text(&format!("/sys/class/net/{name}/ifindex")).parse::<u32>().ok();
     let first = cards.filter_map(|name| Some((number(&name)?, name))).min()?;
@@ -81,7 +81,7 @@ fn first_card(host: &Host) -> Option<String> {
 /// Tells Scaleway that the machine is up.
 pub(crate) fn check_in(web: &MetadataWeb) -> Result<(), WebError> {
     let headers = [("Content-Type", "application/json")];
-    let told = web.service(&BASES).with_privileged_port().send_body(
+    let told = web.metadata_service(&BASES).with_privileged_port().send_body(
         "PATCH",
         "/state",
         &headers,
@@ -136,7 +136,7 @@ mod tests {
             ("sys/class/net/ens2/device/uevent", ""),
             ("sys/class/net/ens2/address", "de:00:00:00:00:02\n"),
         ]);
-        let config = network(&machine.host, &DocumentTree::from_json(document.as_bytes()).unwrap())?;
+        let config = render_network(&machine.host, &DocumentTree::from_json(document.as_bytes()).unwrap())?;
         Some(String::from_utf8_lossy(config.as_bytes()).into_owned())
     }
 

@@ -28,7 +28,7 @@ pub(crate) fn detect(host: &Host) -> Option<PlatformEvidence> {
 }
 
 pub(crate) fn fetch(_: &Host, web: &MetadataWeb) -> Result<InstanceMetadata, FetchError> {
-    let service = web.service(&BASES);
+    let service = web.metadata_service(&BASES);
     let document = one_document::fetch_document(Platform::UpCloud, &service, "/metadata/v1.json")?;
     let mut provision = facts(&document);
     provision.take_user_data(service.get_data("/metadata/v1/user_data"));

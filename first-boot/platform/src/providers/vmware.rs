@@ -36,7 +36,7 @@ type GuestinfoLookup<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 pub(crate) fn detect(host: &Host) -> Vec<PlatformEvidence> {
     let discs = disk::find_labelled(host, &OVF_LABELS).into_iter().map(|(device, mut volume)| {
-        let text = format!("{} labelled {}", device.path.display(), volume.label());
+        let text = format!("{} labelled {}", device.path.display(), volume.volume_label());
         let document = volume.read(OVF_FILE, MAX_METADATA).ok().flatten().unwrap_or_default();
         PlatformEvidence::from_machine(text).on_volume(&device.path, &facts(&document), None)
     });
@@ -152,7 +152,7 @@ fn network_of(provision: &mut InstanceMetadata, tree: &DocumentTree) -> Option<V
             let decoded = decode_value(&text, tree.text_at("/network.encoding").as_deref()).map(Some);
             provision.value_or_report("network-config", decoded)
         }
-        None => tree.subtree("/network").map(|part| part.to_json()),
+        None => tree.subtree_at("/network").map(|part| part.to_json()),
     }
 }
 
@@ -234,7 +234,7 @@ mod tests {
     fn what_cannot_be_decoded_is_reported_by_its_name() {
         let provision = told(&[("userdata", "***"), ("userdata.encoding", "b64"), ("hostname", "kept")]);
 
-        assert!(provision.lacks("userdata"));
+        assert!(provision.lacks_item("userdata"));
         assert_eq!(provision.hostname.as_deref(), Some("kept"));
     }
 

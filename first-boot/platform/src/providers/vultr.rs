@@ -34,7 +34,7 @@ pub(crate) fn detect(host: &Host) -> Option<PlatformEvidence> {
 pub(crate) fn fetch(_: &Host, web: &MetadataWeb) -> Result<InstanceMetadata, FetchError> {
     // cloud-init sends this header, and the service may tell more to who does. The documented items need
     // none.
-    let service = web.service(&BASES).with_header("Metadata-Token", "cloudinit");
+    let service = web.metadata_service(&BASES).with_header("Metadata-Token", "cloudinit");
     let document = one_document::fetch_document(Platform::Vultr, &service, "/v1.json")?;
     let mut provision = facts(&document);
     provision.take_user_data(service.get_data("/user-data/user-data"));
@@ -52,18 +52,19 @@ pub(crate) fn facts(document: &[u8]) -> InstanceMetadata {
     provision.set_attribute("VULTR_HOSTNAME", provision.hostname.clone());
     provision.set_attribute("VULTR_INSTANCE_ID", provision.instance_id.clone());
     provision.set_attribute("VULTR_REGION_CODE", provision.region.clone());
-    provision.network_config = network(&tree, &interfaces);
+    provision.network_config = render_network(&tree, &interfaces);
     provision
 }
 
 /// Newer machines are given their configuration in cloud-init's own words. Otherwise it is made of the
 /// interfaces, when one of them has more than DHCP gives.
-fn network(tree: &DocumentTree, interfaces: &[DocumentTree]) -> Option<Payload> {
-    let given = tree.subtree("/cloud_interfaces").filter(|part| !part.list_at("/config").is_empty());
+fn render_network(tree: &DocumentTree, interfaces: &[DocumentTree]) -> Option<Payload> {
+    let given = tree.subtree_at("/cloud_interfaces").filter(|part| !part.list_at("/config").is_empty());
     if let Some(given) = given {
         return Payload::from_bytes(given.to_json());
     }
-    let needed = |interface: &DocumentTree| is_private(interface) || !additional(interface).is_empty();
+    let needed =
+        |interface: &DocumentTree| is_private(interface) || !additional_addresses(interface).is_empty();
     interfaces.iter().any(needed).then(|| ethernets_payload(&interface_links(interfaces))).flatten()
 }
 
@@ -82,7 +83,7 @@ fn interface_links(interfaces: &[DocumentTree]) -> Vec<InterfaceLink> {
             link.dhcp4 = true;
             link.dhcp6 = text("/ipv6/address").is_some();
         }
-        for (address, prefix) in additional(interface) {
+        for (address, prefix) in additional_addresses(interface) {
             link.add_address(Some(&address), Some(&prefix));
         }
         Some(link)
@@ -95,7 +96,7 @@ fn is_private(interface: &DocumentTree) -> bool {
 }
 
 /// The addresses beyond the first one, which no DHCP server gives, with their prefixes or masks.
-fn additional(interface: &DocumentTree) -> Vec<(String, String)> {
+fn additional_addresses(interface: &DocumentTree) -> Vec<(String, String)> {
     let of = |family: &str, address: &str, prefix: &str| {
         let entries = interface.list_at(&format!("/{family}/additional"));
         let pair = |entry: &DocumentTree| Some((entry.text_at(address)?, entry.text_at(prefix)?));

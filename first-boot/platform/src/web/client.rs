@@ -8,19 +8,20 @@
 
 use std::time::{Duration, Instant};
 
+use error_text::redacted_address;
 use ureq::{
     Agent,
     http::{Request, StatusCode},
 };
 
-use super::{WebError, WebTiming, without_secrets};
+use super::{WebError, WebTiming};
 
 /// A token is a short text.
 // EC2's tokens have less than a hundred letters.
 const MAX_TOKEN: u64 = 4096;
 
 /// How a service is asked, whatever its address.
-#[derive(Clone, Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct ServiceClient {
     pub(super) agent: Agent,
     pub(super) redirects: u32,
@@ -31,7 +32,7 @@ pub(super) struct ServiceClient {
 }
 
 /// How a service hands out the token that every other request must carry.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct TokenScheme {
     /// Where to PUT the request for one.
     pub(crate) path: &'static str,
@@ -52,7 +53,7 @@ pub(super) enum SessionToken {
 }
 
 /// One request, below the service's address.
-#[derive(Clone, Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct ServiceCall {
     pub(super) method: &'static str,
     pub(super) path: String,
@@ -76,13 +77,13 @@ pub(super) enum AttemptOutcome {
 
 impl ServiceCall {
     /// Asks for what is at `path`.
-    pub(super) fn get(path: &str, limit: u64) -> Self {
+    pub(super) fn get_path(path: &str, limit: u64) -> Self {
         Self { method: "GET", path: path.to_owned(), headers: Vec::new(), body: Vec::new(), limit }
     }
 
     /// The address for a message: without user, password or query, which may be secrets.
     pub(super) fn shown_address(&self, base: &str) -> String {
-        without_secrets(&format!("{base}{}", self.path))
+        redacted_address(&format!("{base}{}", self.path))
     }
 }
 
@@ -123,7 +124,7 @@ impl ServiceClient {
     fn new_token(&self, base: &str, scheme: TokenScheme) -> Result<SessionToken, AttemptOutcome> {
         let (name, value) = scheme.ask;
         let headers = vec![(name.to_owned(), value.to_owned())];
-        let call = ServiceCall { method: "PUT", headers, ..ServiceCall::get(scheme.path, MAX_TOKEN) };
+        let call = ServiceCall { method: "PUT", headers, ..ServiceCall::get_path(scheme.path, MAX_TOKEN) };
         match self.send_call(base, &call, None) {
             AttemptOutcome::Done(Some(body)) => Ok(SessionToken::Held(
                 String::from_utf8_lossy(&body).trim_matches(['"', '\n', '\r', ' ']).to_owned(),

@@ -13,7 +13,7 @@ use std::{
 };
 
 /// How the service behaves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Manner {
     /// Answers every request at once.
     Good,
@@ -42,7 +42,7 @@ pub(crate) enum Manner {
 }
 
 /// One address of the service and what is there.
-#[derive(Clone, Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Route {
     pub(crate) method: &'static str,
     pub(crate) path: &'static str,

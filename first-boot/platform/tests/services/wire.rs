@@ -66,6 +66,10 @@ pub(crate) fn printed(provision: &InstanceMetadata) -> String {
     for (name, value) in &provision.attributes {
         writeln!(text, "{name}={value}").unwrap();
     }
+    let names: Vec<&str> = provision.meta_data.names().keys().map(String::as_str).collect();
+    if !names.is_empty() {
+        writeln!(text, "template names: {}", names.join(" ")).unwrap();
+    }
     for problem in &provision.problems {
         writeln!(text, "problem: {problem}").unwrap();
     }

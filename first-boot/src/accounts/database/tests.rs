@@ -37,7 +37,7 @@ fn added(root: &MachineRoot, path: &str, before: &str) -> String {
 #[test]
 fn a_user_is_in_all_files_as_useradd_makes_it() {
     let (_folder, root) = machine();
-    let mut database = AccountDatabase::open(&root).unwrap();
+    let mut database = AccountDatabase::open_locked(&root).unwrap();
 
     database
         .add_user(&UserStep {
@@ -64,7 +64,7 @@ fn a_user_is_in_all_files_as_useradd_makes_it() {
 #[test]
 fn numbers_that_are_taken_are_not_given_twice() {
     let (_folder, root) = machine();
-    let mut database = AccountDatabase::open(&root).unwrap();
+    let mut database = AccountDatabase::open_locked(&root).unwrap();
 
     database
         .add_group(&GroupStep { name: "ops".to_owned(), gid: Some(1001), ..GroupStep::default() })
@@ -82,7 +82,7 @@ fn numbers_that_are_taken_are_not_given_twice() {
 #[test]
 fn primary_groups_are_found_by_name_or_number_or_made() {
     let (_folder, root) = machine();
-    let mut database = AccountDatabase::open(&root).unwrap();
+    let mut database = AccountDatabase::open_locked(&root).unwrap();
     let of = |group: &str, name: &str| UserStep { primary_group: Some(group.to_owned()), ..user(name) };
 
     database.add_user(&of("sudo", "a")).unwrap();
@@ -98,7 +98,7 @@ fn primary_groups_are_found_by_name_or_number_or_made() {
 #[test]
 fn a_field_that_would_be_two_is_refused_and_nothing_is_written() {
     let (_folder, root) = machine();
-    let mut database = AccountDatabase::open(&root).unwrap();
+    let mut database = AccountDatabase::open_locked(&root).unwrap();
 
     let with_colon = database.add_user(&UserStep { gecos: Some("a:0:0".to_owned()), ..user("eve") });
     let with_line = database.set_password("core", "x\nroot::0:0:::");
@@ -111,7 +111,7 @@ fn a_field_that_would_be_two_is_refused_and_nothing_is_written() {
 #[test]
 fn passwords_are_set_locked_unlocked_and_expired() {
     let (_folder, root) = machine();
-    let mut database = AccountDatabase::open(&root).unwrap();
+    let mut database = AccountDatabase::open_locked(&root).unwrap();
     let field =
         |database: &AccountDatabase, at: usize| database.shadow.fields_of("core").unwrap()[at].to_owned();
 
@@ -132,7 +132,7 @@ fn lines_that_nobody_understands_stay() {
     let (_folder, root) = machine();
     let odd = format!("# a comment\n+::::::\n\n{PASSWD}twice:x:5\n");
     fs::write(root.path_of("/etc/passwd"), &odd).unwrap();
-    let mut database = AccountDatabase::open(&root).unwrap();
+    let mut database = AccountDatabase::open_locked(&root).unwrap();
 
     database.add_user(&user("ada")).unwrap();
     database.write().unwrap();
@@ -144,7 +144,7 @@ fn lines_that_nobody_understands_stay() {
 fn what_does_not_change_is_not_written() {
     let (_folder, root) = machine();
     let before = fs::metadata(root.path_of("/etc/group")).unwrap().modified().unwrap();
-    let mut database = AccountDatabase::open(&root).unwrap();
+    let mut database = AccountDatabase::open_locked(&root).unwrap();
 
     assert!(!database.add_to_group("core", "sudo").unwrap());
     database.write().unwrap();
@@ -155,7 +155,7 @@ fn what_does_not_change_is_not_written() {
 #[test]
 fn shadow_utils_reads_what_was_written() {
     let (_folder, root) = machine();
-    let mut database = AccountDatabase::open(&root).unwrap();
+    let mut database = AccountDatabase::open_locked(&root).unwrap();
     for number in 0..20 {
         database
             .add_user(&UserStep { groups: vec!["sudo".to_owned()], ..user(&format!("user{number}")) })
@@ -199,7 +199,7 @@ fn nobody_else_changes_accounts_meanwhile() {
         locks.lines().any(|lock| lock.contains("POSIX") && lock.contains("WRITE") && lock.contains(&inode))
     };
 
-    let database = AccountDatabase::open(&root).unwrap();
+    let database = AccountDatabase::open_locked(&root).unwrap();
 
     assert!(is_locked());
     drop(database);

@@ -22,7 +22,7 @@ const LINUX: &str = "0FC63DAF-8483-4772-8E79-3D69D8477DE4";
 const MOST_ENTRIES: u32 = 128;
 
 /// Why a table cannot be as it was asked for.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Flaw {
     /// One that is there differs.
     Differs { number: u32, what: &'static str },
@@ -50,7 +50,7 @@ impl Display for Flaw {
 }
 
 /// The table with everything that is wanted.
-pub(super) fn edited(before: &Table, request: &Partitions) -> Result<Table, Flaw> {
+pub(super) fn edit_table(before: &Table, request: &Partitions) -> Result<Table, Flaw> {
     let mut table = before.clone();
     // First what goes, so that others may have its place.
     for wanted in request.wanted.iter().filter(|wanted| wanted.rule.is_removal()) {
@@ -75,9 +75,11 @@ pub(super) fn edited(before: &Table, request: &Partitions) -> Result<Table, Flaw
         numbered.push((number, wanted));
     }
     // What has its place gets it first, and what takes the rest takes what the others leave.
-    numbered.sort_by_key(|(_, wanted)| (given(wanted.start_mib).is_none(), given(wanted.size_mib).is_none()));
+    numbered.sort_by_key(|(_, wanted)| {
+        (given_length(wanted.start_mib).is_none(), given_length(wanted.size_mib).is_none())
+    });
     for (number, wanted) in numbered {
-        let entry = placed(&table, number, wanted)?;
+        let entry = place_entry(&table, number, wanted)?;
         table.entries.push(entry);
     }
     table.entries.sort_by_key(|entry| entry.number);
@@ -93,14 +95,14 @@ fn ensure_present(table: &mut Table, wanted: &WantedPartition) -> Result<bool, F
     };
     let Some(index) = table.entries.iter().position(is_meant) else { return Ok(false) };
     let entry = table.entries.remove(index);
-    let Some(what) = difference(table, &entry, wanted) else {
+    let Some(what) = entry_difference(table, &entry, wanted) else {
         table.entries.push(entry);
         return Ok(true);
     };
     match wanted.rule {
         PartitionRule::Resized { .. } if what == "size" => {
             // A file system begins at its partition's first sector, so only the end may move.
-            let resized = resized(table, &entry, wanted)?;
+            let resized = resize_entry(table, &entry, wanted)?;
             table.entries.push(resized);
             Ok(true)
         }
@@ -111,20 +113,20 @@ fn ensure_present(table: &mut Table, wanted: &WantedPartition) -> Result<bool, F
 
 /// In what an entry differs from the one that is wanted; its size is looked at last. `others` is the table
 /// without it.
-fn difference(others: &Table, entry: &Entry, wanted: &WantedPartition) -> Option<&'static str> {
+fn entry_difference(others: &Table, entry: &Entry, wanted: &WantedPartition) -> Option<&'static str> {
     let differs = |wanted: &Option<String>, known: &str| {
         wanted.as_ref().is_some_and(|wanted| !wanted.eq_ignore_ascii_case(known))
     };
     let (gap_start, gap_end) = gap_around(others, entry);
     let starts = match wanted.start_mib {
         None => true,
-        Some(0) => entry.start <= aligned(gap_start, others.grain),
+        Some(0) => entry.start <= align_sector(gap_start, others.grain),
         Some(start) => entry.start == start * others.grain,
     };
     let fits = match wanted.size_mib {
         None => true,
         // Tools leave less than one MiB at the end, each in its own way.
-        Some(0) => gap_end - entry.end() < others.grain,
+        Some(0) => gap_end - entry.last_sector() < others.grain,
         Some(size) => entry.size == size * others.grain,
     };
     if wanted.label.as_ref().is_some_and(|label| *label != entry.name) {
@@ -141,10 +143,11 @@ fn difference(others: &Table, entry: &Entry, wanted: &WantedPartition) -> Option
 }
 
 /// An entry that begins where it did and has the size that is wanted.
-fn resized(others: &Table, entry: &Entry, wanted: &WantedPartition) -> Result<Entry, Flaw> {
+fn resize_entry(others: &Table, entry: &Entry, wanted: &WantedPartition) -> Result<Entry, Flaw> {
     let (_, gap_end) = gap_around(others, entry);
     let room = gap_end + 1 - entry.start;
-    let size = given(wanted.size_mib).map_or(room / others.grain * others.grain, |size| size * others.grain);
+    let size =
+        given_length(wanted.size_mib).map_or(room / others.grain * others.grain, |size| size * others.grain);
     if size == 0 || size > room {
         return Err(no_room(entry.number, wanted));
     }
@@ -152,16 +155,16 @@ fn resized(others: &Table, entry: &Entry, wanted: &WantedPartition) -> Result<En
 }
 
 /// A new entry in a gap.
-fn placed(table: &Table, number: u32, wanted: &WantedPartition) -> Result<Entry, Flaw> {
+fn place_entry(table: &Table, number: u32, wanted: &WantedPartition) -> Result<Entry, Flaw> {
     let grain = table.grain;
-    let gaps = gaps(table);
-    let gap = match given(wanted.start_mib).map(|start| start * grain) {
+    let gaps = free_gaps(table);
+    let gap = match given_length(wanted.start_mib).map(|start| start * grain) {
         Some(start) => {
             gaps.into_iter().find(|(from, to)| (*from..=*to).contains(&start)).map(|(_, to)| (start, to))
         }
         None => gaps
             .into_iter()
-            .map(|(from, to)| (aligned(from, grain), to))
+            .map(|(from, to)| (align_sector(from, grain), to))
             .filter(|(from, to)| from <= to)
             // Of gaps of one size the first.
             // sgdisk's rule, by which Ignition makes partitions: the largest gap, not the first that would
@@ -170,7 +173,7 @@ fn placed(table: &Table, number: u32, wanted: &WantedPartition) -> Result<Entry,
     };
     let (start, end) = gap.ok_or_else(|| no_room(number, wanted))?;
     let room = (end + 1 - start) / grain * grain;
-    let size = given(wanted.size_mib).map_or(room, |size| size.saturating_mul(grain));
+    let size = given_length(wanted.size_mib).map_or(room, |size| size.saturating_mul(grain));
     if size == 0 || size > room {
         return Err(no_room(number, wanted));
     }
@@ -187,12 +190,13 @@ fn placed(table: &Table, number: u32, wanted: &WantedPartition) -> Result<Entry,
 
 fn no_room(number: u32, wanted: &WantedPartition) -> Flaw {
     let name = wanted.label.clone().filter(|label| !label.is_empty()).unwrap_or_else(|| number.to_string());
-    Flaw::NoRoom { name, mib: given(wanted.size_mib).unwrap_or_default() }
+    Flaw::NoRoom { name, mib: given_length(wanted.size_mib).unwrap_or_default() }
 }
 
 /// What is free, as first and last sectors.
-fn gaps(table: &Table) -> Vec<(u64, u64)> {
-    let mut taken: Vec<(u64, u64)> = table.entries.iter().map(|entry| (entry.start, entry.end())).collect();
+fn free_gaps(table: &Table) -> Vec<(u64, u64)> {
+    let mut taken: Vec<(u64, u64)> =
+        table.entries.iter().map(|entry| (entry.start, entry.last_sector())).collect();
     taken.sort_unstable();
     let mut gaps = Vec::new();
     let mut free = table.first;
@@ -210,16 +214,16 @@ fn gaps(table: &Table) -> Vec<(u64, u64)> {
 
 /// The gap that an entry would leave.
 fn gap_around(others: &Table, entry: &Entry) -> (u64, u64) {
-    let around = gaps(others).into_iter().find(|(from, to)| (*from..=*to).contains(&entry.start));
-    around.unwrap_or_else(|| (entry.start, entry.end()))
+    let around = free_gaps(others).into_iter().find(|(from, to)| (*from..=*to).contains(&entry.start));
+    around.unwrap_or_else(|| (entry.start, entry.last_sector()))
 }
 
-fn aligned(sector: u64, grain: u64) -> u64 {
+fn align_sector(sector: u64, grain: u64) -> u64 {
     sector.div_ceil(grain) * grain
 }
 
 /// A length that is more than nothing: 0 means whatever there is.
-fn given(mib: Option<u64>) -> Option<u64> {
+fn given_length(mib: Option<u64>) -> Option<u64> {
     mib.filter(|mib| *mib > 0)
 }
 

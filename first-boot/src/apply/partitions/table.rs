@@ -17,7 +17,7 @@ const FIRST_BYTE: u64 = 1 << 20;
 const ENTRIES: u64 = 128 * 128;
 
 /// A GPT; all lengths in the disk's own sectors.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Table {
     /// Its own GUID; `None` for one that is made.
     pub(super) id: Option<String>,
@@ -30,7 +30,7 @@ pub(super) struct Table {
 }
 
 /// A partition.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Entry {
     pub(super) number: u32,
     pub(super) start: u64,
@@ -44,7 +44,7 @@ pub(super) struct Entry {
 
 impl Entry {
     /// Its last sector.
-    pub(super) fn end(&self) -> u64 {
+    pub(super) fn last_sector(&self) -> u64 {
         self.start + self.size - 1
     }
 }
@@ -81,7 +81,7 @@ impl Table {
     }
 
     /// What sfdisk reads.
-    pub(super) fn script(&self) -> String {
+    pub(super) fn sfdisk_script(&self) -> String {
         let mut script = "label: gpt\n".to_owned();
         if let Some(id) = &self.id {
             let _ = writeln!(script, "label-id: {id}");
@@ -97,7 +97,7 @@ impl Table {
                 let _ = write!(script, ", uuid={guid}");
             }
             if !entry.name.is_empty() {
-                let _ = write!(script, ", name=\"{}\"", escaped(&entry.name));
+                let _ = write!(script, ", name=\"{}\"", escape_name(&entry.name));
             }
             if let Some(attributes) = &entry.attributes {
                 let _ = write!(script, ", attrs=\"{attributes}\"");
@@ -124,7 +124,7 @@ fn parse_entry(entry: &Value) -> Option<Entry> {
 }
 
 /// A name between quotes: sfdisk knows no `\"`, but reads `\xNN`.
-pub(in crate::apply) fn escaped(name: &str) -> String {
+pub(in crate::apply) fn escape_name(name: &str) -> String {
     name.chars().fold(String::new(), |mut out, character| {
         if matches!(character, '"' | '\\') || character.is_ascii_control() {
             let _ = write!(out, "\\x{:02x}", u32::from(character));

@@ -68,7 +68,7 @@ pub(crate) const NO_PASSWORD: &str = "leave it out if nobody is to log in by a p
 const KEY_TYPES: &[&str] = &["ed25519", "ecdsa", "rsa"];
 
 /// What a document says about getting in.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct AccessConfig {
     /// Keys for the image's own user.
     pub keys: Vec<Located<String>>,
@@ -137,7 +137,7 @@ pub(crate) fn authorized_keys(
                     Diagnostic::error(
                         DiagnosticCode::BadValue,
                         text.at,
-                        format!("this key {}; it is left out", flaw.words()),
+                        format!("this key {}; it is left out", flaw.flaw_words()),
                     )
                     .with_key(fields.child_path(name)),
                 ),

@@ -8,18 +8,26 @@
 //! <https://docs.cloud-init.io/en/latest/reference/modules.html>, coreos-cloudinit's
 //! `Documentation/cloud-config.md`, useradd(8), passwd(5), sudoers(5).
 
-use std::collections::{HashMap, HashSet};
+mod groups;
+mod user_fields;
 
-use super::access::{NO_PASSWORD, authorized_keys, check_plain, is_account, is_hash, read_imports};
+use std::collections::HashMap;
+
+use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
+use document::source::{Located, SourceMark};
+use document::yaml::{MappingEntry, Node, Value};
+
+use super::access::authorized_keys;
 use super::fields::{
     FieldKey, MappingFields, by_name, no_effect, refused_key, supported_key, text_of, translated_key,
     wrong_type,
 };
-use crate::plan::step::{DEFAULT_USER, GroupStep, KeySource, Password, UserStep};
-use crate::secret::Secret;
-use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
-use document::source::{Located, SourceMark};
-use document::yaml::{MappingEntry, Node, Value};
+use crate::plan::step::{DEFAULT_USER, GroupStep, KeySource, UserStep};
+use groups::read_groups;
+use user_fields::{
+    all_imports, primary_group, read_absolute_path, read_expiry, read_shell, read_sudo, read_switch,
+    single_line, user_groups, user_password,
+};
 
 /// The keys of the top level that this module reads.
 pub const KEYS: &[FieldKey] = &[supported_key("users"), supported_key("user"), supported_key("groups")];
@@ -64,7 +72,7 @@ const LONGEST_NAME: usize = 32;
 const LONGEST_LIST: usize = 1 << 16;
 
 /// A user as a document describes it.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct UserConfig {
     /// What useradd and its sisters need.
     pub user: UserStep,
@@ -83,7 +91,7 @@ pub struct UserConfig {
 }
 
 /// Which options a user was given, with or without a value: a default stands only for the others.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Given {
     groups: bool,
     shell: bool,
@@ -91,7 +99,7 @@ struct Given {
 }
 
 /// Users and groups of a document.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct AccountsConfig {
     /// Groups, in their order.
     pub groups: Vec<Located<GroupStep>>,
@@ -187,7 +195,9 @@ fn read_users(fields: &mut MappingFields<'_>, found: &mut Diagnostics) -> Vec<Lo
         }
         Value::Sequence(items) => {
             let items = items.iter().enumerate();
-            items.flat_map(|(index, item)| listed(item, format!("{path}[{index}]"), found)).collect()
+            items
+                .flat_map(|(index, item)| read_listed_user(item, format!("{path}[{index}]"), found))
+                .collect()
         }
         Value::Mapping(entries) => by_name(entries)
             .filter_map(|entry| named_user(entry, format!("{path}.{}", entry.key), found))
@@ -218,9 +228,11 @@ fn node_names(node: &Node, found: &mut Diagnostics) -> Vec<Located<String>> {
 
 /// An item of the list in one of the shapes that cloud-init takes: besides one user, a text or a list of
 /// several names, or `name: {…}` where the name was not put behind `name:`.
-fn listed(item: &Node, path: String, found: &mut Diagnostics) -> Vec<Located<UserConfig>> {
+fn read_listed_user(item: &Node, path: String, found: &mut Diagnostics) -> Vec<Located<UserConfig>> {
     match &item.value {
-        Value::Sequence(names) => names.iter().flat_map(|name| listed(name, path.clone(), found)).collect(),
+        Value::Sequence(names) => {
+            names.iter().flat_map(|name| read_listed_user(name, path.clone(), found)).collect()
+        }
         // cloud-init takes names with commas at each place where one name may stand.
         Value::Scalar(scalar) if scalar.text.contains(',') => node_names(item, found)
             .into_iter()
@@ -324,7 +336,7 @@ fn read_user_mapping(
         no_user_group: read_switch(&mut fields, "no_user_group", found),
         no_log_init: read_switch(&mut fields, "no_log_init", found),
         system: read_switch(&mut fields, "system", found),
-        shell: shell(&mut fields, found),
+        shell: read_shell(&mut fields, found),
         password: user_password(&mut fields, found),
         // cloud-init locks unless it is false. Documents for CoreOS have no such key, and their hashes must
         // work.
@@ -344,27 +356,6 @@ fn read_user_mapping(
     Some(Located { value: person, at: name.at })
 }
 
-/// An absolute path; and the words by which people mean that nobody logs in.
-fn shell(fields: &mut MappingFields<'_>, found: &mut Diagnostics) -> Option<String> {
-    let text = fields.field_node("shell").and_then(text_of);
-    // Authors write YAML's words here, as cloud-init's examples do with `shell: false`.
-    let closes =
-        |word: &str| matches!(word.to_ascii_lowercase().as_str(), "false" | "no" | "nologin" | "none");
-    if let Some(text) = text.filter(|text| closes(&text.value)) {
-        let message = "this closes the user's logins: /usr/sbin/nologin is used";
-        found.push(
-            Diagnostic::note(DiagnosticCode::Translated, text.at, message)
-                .with_key(fields.child_path("shell")),
-        );
-        return Some("/usr/sbin/nologin".to_owned());
-    }
-    read_absolute_path(fields, "shell", found)
-}
-
-fn read_switch(fields: &mut MappingFields<'_>, name: &str, found: &mut Diagnostics) -> bool {
-    fields.read_flag(name, found).is_some_and(|flag| flag.value)
-}
-
 /// What useradd accepts on Debian, without the characters that passwd's format forbids.
 pub fn check_name(name: &str) -> Result<(), &'static str> {
     let first = name.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_uppercase() || c == '_');
@@ -378,254 +369,6 @@ pub fn check_name(name: &str) -> Result<(), &'static str> {
         _ if !rest => Err("has characters other than letters, digits, `-`, `_` and `.`"),
         _ => Ok(()),
     }
-}
-
-fn single_line(fields: &mut MappingFields<'_>, name: &str, found: &mut Diagnostics) -> Option<String> {
-    let text = fields.read_text(name, found)?;
-    if text.value.contains([':', '\n']) {
-        let diagnostic = Diagnostic::error(
-            DiagnosticCode::BadValue,
-            text.at,
-            format!("`{name}` must be one line without colons"),
-        );
-        fields.refuse_field(name, diagnostic, found);
-        return None;
-    }
-    Some(text.value)
-}
-
-fn read_absolute_path(fields: &mut MappingFields<'_>, name: &str, found: &mut Diagnostics) -> Option<String> {
-    let text = fields.read_text(name, found)?;
-    let good = text.value.starts_with('/') && !text.value.contains([':', '\n', '\0']);
-    if !good {
-        let diagnostic = Diagnostic::error(
-            DiagnosticCode::BadValue,
-            text.at,
-            format!("`{name}` must be an absolute path"),
-        );
-        fields.refuse_field(name, diagnostic, found);
-        return None;
-    }
-    Some(text.value)
-}
-
-fn primary_group(fields: &mut MappingFields<'_>, found: &mut Diagnostics) -> Option<String> {
-    let text = fields.read_text("primary_group", found)?;
-    if check_name(&text.value).is_err() && text.value.parse::<u32>().is_err() {
-        let diagnostic = Diagnostic::error(
-            DiagnosticCode::BadValue,
-            text.at,
-            "`primary_group` is not the name of a group",
-        );
-        fields.refuse_field("primary_group", diagnostic, found);
-        return None;
-    }
-    Some(text.value)
-}
-
-/// A list, a text with commas, or the keys of a mapping.
-fn user_groups(fields: &mut MappingFields<'_>, found: &mut Diagnostics) -> Vec<String> {
-    let Some(node) = fields.field_node("groups") else { return Vec::new() };
-    let names: Vec<Located<String>> = match &node.value {
-        Value::Mapping(entries) => {
-            by_name(entries).map(|entry| Located { value: entry.key.clone(), at: entry.key_at }).collect()
-        }
-        Value::Scalar(_) => node_names(node, found),
-        _ => fields.read_texts("groups", found),
-    };
-    let (mut good, mut seen) = (Vec::new(), HashSet::new());
-    for name in names {
-        match check_name(&name.value) {
-            Ok(()) if !seen.insert(name.value.clone()) => {}
-            Ok(()) => good.push(name.value),
-            Err(flaw) => {
-                let diagnostic =
-                    Diagnostic::error(DiagnosticCode::BadValue, name.at, format!("this group name {flaw}"));
-                fields.refuse_field("groups", diagnostic, found);
-            }
-        }
-    }
-    good
-}
-
-fn user_password(fields: &mut MappingFields<'_>, found: &mut Diagnostics) -> Option<Password> {
-    // cloud-init's newer name goes before the older one, which is CoreOS's, too.
-    let hash = fields.read_text("hashed_passwd", found).or_else(|| fields.read_text("passwd", found));
-    if let Some(hash) = hash {
-        if !is_hash(&hash.value) && !matches!(hash.value.as_str(), "*" | "!" | "!!" | "x") {
-            found.push(
-                Diagnostic::error(
-                    DiagnosticCode::BadValue,
-                    hash.at,
-                    "this is not a password hash, so no password is set",
-                )
-                .with_key(fields.child_path("passwd"))
-                .with_help("make one with `openssl passwd -6`, or use `plain_text_passwd`"),
-            );
-            return None;
-        }
-        // `*` and its like are no password, and a new user has none anyway.
-        return is_hash(&hash.value).then(|| Password::Hash(Secret::new(hash.value)));
-    }
-    let plain = fields.read_text("plain_text_passwd", found)?;
-    if let Err(flaw) = check_plain(&plain.value) {
-        let message = format!("`plain_text_passwd` {flaw}");
-        let diagnostic = Diagnostic::error(DiagnosticCode::BadValue, plain.at, message);
-        fields.refuse_field("plain_text_passwd", diagnostic.with_help(NO_PASSWORD), found);
-        return None;
-    }
-    Some(Password::Plain(Secret::new(plain.value)))
-}
-
-fn read_expiry(fields: &mut MappingFields<'_>, found: &mut Diagnostics) -> Option<String> {
-    let text = fields.read_text("expiredate", found)?;
-    let digits =
-        |part: &str, count: usize| part.len() == count && part.bytes().all(|byte| byte.is_ascii_digit());
-    let parts: Vec<&str> = text.value.split('-').collect();
-    if let [year, month, day] = parts[..]
-        && digits(year, 4)
-        && digits(month, 2)
-        && digits(day, 2)
-    {
-        return Some(text.value);
-    }
-    let diagnostic =
-        Diagnostic::error(DiagnosticCode::BadValue, text.at, "`expiredate` must be a date like 2030-12-31");
-    fields.refuse_field("expiredate", diagnostic, found);
-    None
-}
-
-/// Text, a list of texts, or false.
-fn read_sudo(fields: &mut MappingFields<'_>, found: &mut Diagnostics) -> Vec<String> {
-    let is_off =
-        |node: &Node| matches!(&node.value, Value::Scalar(scalar) if scalar.as_bool() == Some(false));
-    if fields
-        .field_node("sudo")
-        .is_some_and(|node| is_off(node) || matches!(text_of(node), Some(text) if text.value.is_empty()))
-    {
-        return Vec::new();
-    }
-    let mut rules = Vec::new();
-    for text in fields.read_texts("sudo", found) {
-        // A rule of sudoers(5) is one line, with a `=` between hosts and commands.
-        if text.value.contains('\n') || !text.value.contains('=') {
-            let diagnostic = Diagnostic::error(
-                DiagnosticCode::BadValue,
-                text.at,
-                "this is not a sudo rule, so it is left out",
-            );
-            fields.refuse_field(
-                "sudo",
-                diagnostic.with_help("write one like `ALL=(ALL) NOPASSWD:ALL`"),
-                found,
-            );
-        } else {
-            rules.push(text.value);
-        }
-    }
-    rules
-}
-
-fn all_imports(fields: &mut MappingFields<'_>, found: &mut Diagnostics) -> Vec<Located<KeySource>> {
-    let mut sources = read_imports(fields, "ssh_import_id", found);
-    let mut accounts = fields.read_texts("coreos_ssh_import_github", found);
-    accounts.extend(fields.read_texts("coreos_ssh_import_github_users", found));
-    for account in accounts {
-        if is_account(&account.value) {
-            sources.push(account.map_value(KeySource::GitHub));
-        } else {
-            let diagnostic = Diagnostic::error(
-                DiagnosticCode::BadValue,
-                account.at,
-                "this is not the name of a GitHub account",
-            );
-            fields.refuse_field("coreos_ssh_import_github", diagnostic, found);
-        }
-    }
-    if let Some(url) = fields.read_text("coreos_ssh_import_url", found) {
-        // GitHub Enterprise has an address of its own, for which CoreOS had this key.
-        if crate::address::is_web(&url.value) {
-            sources.push(url.map_value(KeySource::Url));
-        } else {
-            let diagnostic =
-                Diagnostic::error(DiagnosticCode::BadValue, url.at, "this is not an http or https address");
-            fields.refuse_field("coreos_ssh_import_url", diagnostic, found);
-        }
-    }
-    sources
-}
-
-/// A list of names or of `{name: [members]}`, or such a mapping.
-fn read_groups(fields: &mut MappingFields<'_>, found: &mut Diagnostics) -> Vec<Located<GroupStep>> {
-    let Some(node) = fields.field_node("groups") else { return Vec::new() };
-    let path = fields.child_path("groups");
-    let mut made = Vec::new();
-    match &node.value {
-        Value::Mapping(entries) => {
-            made.extend(by_name(entries).filter_map(|entry| group_entry(entry, &path, found)));
-        }
-        Value::Scalar(_) => {
-            made.extend(
-                node_names(node, found)
-                    .into_iter()
-                    .filter_map(|name| checked_group(name, Vec::new(), &path, found)),
-            );
-        }
-        Value::Sequence(items) => items.iter().for_each(|item| group_item(item, &path, &mut made, found)),
-        Value::Unreadable => {}
-    }
-    made
-}
-
-fn group_item(item: &Node, path: &str, made: &mut Vec<Located<GroupStep>>, found: &mut Diagnostics) {
-    match &item.value {
-        Value::Scalar(_) => {
-            made.extend(
-                node_names(item, found)
-                    .into_iter()
-                    .filter_map(|name| checked_group(name, Vec::new(), path, found)),
-            );
-        }
-        Value::Mapping(entries) => {
-            made.extend(by_name(entries).filter_map(|entry| group_entry(entry, path, found)));
-        }
-        _ => found.push(wrong_type("the name of a group or `name: [members]`", item).with_key(path)),
-    }
-}
-
-fn group_entry(entry: &MappingEntry, path: &str, found: &mut Diagnostics) -> Option<Located<GroupStep>> {
-    let members = match &entry.value.value {
-        Value::Sequence(items) => items.iter().filter_map(text_of).collect(),
-        Value::Scalar(_) if !entry.value.is_null() => node_names(&entry.value, found),
-        _ => Vec::new(),
-    };
-    let mut good = Vec::new();
-    for member in members {
-        match check_name(&member.value) {
-            Ok(()) => good.push(member.value),
-            Err(flaw) => {
-                let message = format!("this member's name {flaw}; it is left out");
-                found.push(Diagnostic::error(DiagnosticCode::BadValue, member.at, message).with_key(path));
-            }
-        }
-    }
-    checked_group(Located { value: entry.key.clone(), at: entry.key_at }, good, path, found)
-}
-
-fn checked_group(
-    name: Located<String>,
-    members: Vec<String>,
-    path: &str,
-    found: &mut Diagnostics,
-) -> Option<Located<GroupStep>> {
-    if let Err(flaw) = check_name(&name.value) {
-        found.push(
-            Diagnostic::error(DiagnosticCode::BadValue, name.at, format!("this group name {flaw}"))
-                .with_key(path),
-        );
-        return None;
-    }
-    Some(name.map_value(|name| GroupStep { name, members, ..GroupStep::default() }))
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ pub const CLUSTER_KEYS: &[FieldKey] =
     &[supported_key("name"), supported_key("size"), supported_key("secret"), supported_key("find")];
 
 /// What a document says of its machine's cluster.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ClusterConfig {
     /// The definition, if it is whole.
     pub definition: Option<Located<ClusterDefinition>>,
@@ -115,7 +115,8 @@ fn read_find(
     size: Option<u8>,
     found: &mut Diagnostics,
 ) -> Option<FindMethod> {
-    const FORMS: &str = "`lan`, the addresses of the voters, one DNS name, or one discovery URL";
+    const FORMS: &str =
+        "`lan`, the addresses of the voters, one DNS name, `srv:DOMAIN`, or one discovery URL";
     let texts = fields.read_texts("find", found);
     if texts.is_empty() && size != Some(1) {
         report_missing(fields, "find", &format!("how the machines find each other: {FORMS}"), found);

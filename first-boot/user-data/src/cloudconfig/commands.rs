@@ -53,7 +53,7 @@ const DEFAULT_TRIES: u32 = 10;
 const MOST_TRIES: u32 = 100;
 
 /// Commands and endings of a document.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct CommandsConfig {
     /// `runcmd` as a script.
     pub run: Option<Located<Secret<String>>>,

@@ -14,7 +14,7 @@ use document::spelling;
 use document::yaml::{MappingEntry, Node, ScalarStyle, Value};
 
 /// A name that a mapping may have.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FieldKey {
     /// The name, with underscores.
     pub name: &'static str,
@@ -23,7 +23,7 @@ pub struct FieldKey {
 }
 
 /// What becomes of a key.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeySupport {
     /// Accepted; it has nothing to do here, for this reason.
     NoEffect(&'static str),

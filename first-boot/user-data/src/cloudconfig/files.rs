@@ -44,7 +44,7 @@ pub const SOURCE_KEYS: &[FieldKey] = &[supported_key("uri"), supported_key("head
 const LONGEST_PATH: usize = 4095;
 
 /// A file and whether it waits for everything else.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WrittenFile {
     /// The file.
     pub file: FileStep,
@@ -314,7 +314,7 @@ pub(crate) fn decode_base64(text: &[u8]) -> Option<Vec<u8>> {
 fn read_permissions(fields: &mut MappingFields<'_>, found: &mut Diagnostics) -> Option<u32> {
     let text = fields.read_text("permissions", found)?;
     if let Some(mode) = parse_mode(text.value.trim()) {
-        doubt(mode, &text, fields, found);
+        warn_odd_mode(mode, &text, fields, found);
         return Some(mode);
     }
     let decimal = text
@@ -340,7 +340,7 @@ fn read_permissions(fields: &mut MappingFields<'_>, found: &mut Diagnostics) -> 
 
 /// A mode by which others may do what its owner may not is hardly meant: `420` is what programs make of
 /// `0644` that write YAML without its octal numbers, and cloud-init reads it so; CoreOS reads 0420.
-fn doubt(mode: u32, text: &Located<String>, fields: &MappingFields<'_>, found: &mut Diagnostics) {
+fn warn_odd_mode(mode: u32, text: &Located<String>, fields: &MappingFields<'_>, found: &mut Diagnostics) {
     let is_usual = |mode: u32| {
         let (owner, group, others) = (mode >> 6 & 7, mode >> 3 & 7, mode & 7);
         group & !owner == 0 && others & !owner == 0

@@ -28,7 +28,7 @@ const LONGEST: usize = 64;
 const LONGEST_LABEL: usize = 63;
 
 /// What a document says of the machine's name.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct IdentityConfig {
     /// `hostname`.
     pub hostname: Option<Located<String>>,
@@ -43,7 +43,7 @@ pub struct IdentityConfig {
 }
 
 /// The names a machine goes by.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostNames {
     /// What the kernel gets.
     pub hostname: String,

@@ -1,6 +1,6 @@
 //! Several documents become one.
 //!
-//! Knows cloud-init's mergers, and by [`parts`] what is done without one. Refuses to know what a key
+//! Knows cloud-init's mergers, and by [`path_parts`] what is done without one. Refuses to know what a key
 //! means. Invariants: what comes later wins unless `merge_how` says otherwise; what the user says wins
 //! over what the vendor says; whatever a part says and is not used is told, with its place.
 //!
@@ -18,7 +18,7 @@ use document::yaml::{MappingEntry, Node, Value};
 use super::fields::KeySupport;
 
 /// How each shape is merged.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MergeStyle {
     dict: DictMerge,
     list: ListMerge,
@@ -26,7 +26,7 @@ pub struct MergeStyle {
 }
 
 // cloud-init's names of the options. Without any, an earlier value stays.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[expect(clippy::struct_excessive_bools, reason = "four options that cloud-init documents, all independent")]
 struct DictMerge {
     replace: bool,
@@ -35,7 +35,7 @@ struct DictMerge {
     recurse_lists: bool,
 }
 
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct ListMerge {
     method: ListMethod,
     recurse_dict: bool,
@@ -43,7 +43,7 @@ struct ListMerge {
     recurse_text: bool,
 }
 
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 enum ListMethod {
     Append,
     NoReplace,
@@ -181,13 +181,17 @@ fn list_method(options: &[String]) -> ListMethod {
 /// The later part merged into the earlier one by its own word. What that leaves out is told.
 #[must_use]
 pub fn merge_nodes(earlier: Node, later: Node, how: Located<MergeStyle>, found: &mut Diagnostics) -> Node {
-    merged(earlier, later, &mut Merging { how: how.value, at: how.at, path: Vec::new(), found: Some(found) })
+    merge_by_style(
+        earlier,
+        later,
+        &mut Merging { how: how.value, at: how.at, path: Vec::new(), found: Some(found) },
+    )
 }
 
 /// The vendor's document below the user's. That the user's word wins is the vendor's business only.
 #[must_use]
-pub fn below(user: Node, vendor: Node) -> Node {
-    merged(
+pub fn merge_vendor(user: Node, vendor: Node) -> Node {
+    merge_by_style(
         user,
         vendor,
         &mut Merging { how: MergeStyle::BELOW, at: SourceMark::default(), path: Vec::new(), found: None },
@@ -205,23 +209,23 @@ struct Merging<'a> {
 }
 
 impl Merging<'_> {
-    fn path(&self) -> String {
+    fn key_path(&self) -> String {
         self.path.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(".")
     }
 
     /// A value of the earlier part is not used.
     fn lose_earlier(&mut self, value: &Node, because: &str) {
         let Some((_, at)) = self.path.last() else { return };
-        self.report(*at, value, &format!("is not used from here: {because}"), None);
+        self.report_override(*at, value, &format!("is not used from here: {because}"), None);
     }
 
     /// A value of the later part is not used.
     fn lose_later(&mut self, at: SourceMark, value: &Node, because: &str, help: &str) {
-        self.report(at, value, because, Some(help));
+        self.report_override(at, value, because, Some(help));
     }
 
-    fn report(&mut self, at: SourceMark, value: &Node, because: &str, help: Option<&str>) {
-        let path = self.path();
+    fn report_override(&mut self, at: SourceMark, value: &Node, because: &str, help: Option<&str>) {
+        let path = self.key_path();
         if !is_worth_words(&path, value) {
             return;
         }
@@ -297,7 +301,7 @@ fn places_of(old: &[MappingEntry], new: &[MappingEntry]) -> HashMap<String, usiz
     places
 }
 
-fn merged(earlier: Node, later: Node, merging: &mut Merging<'_>) -> Node {
+fn merge_by_style(earlier: Node, later: Node, merging: &mut Merging<'_>) -> Node {
     let at = earlier.at;
     match (earlier.value, later.value) {
         (Value::Mapping(old), Value::Mapping(new)) => {
@@ -364,7 +368,7 @@ fn same_key(old: MappingEntry, new: MappingEntry, merging: &mut Merging<'_>) -> 
         return new;
     }
     if recurse {
-        return MappingEntry { value: merged(old.value, new.value, merging), ..old };
+        return MappingEntry { value: merge_by_style(old.value, new.value, merging), ..old };
     }
     if !says_the_same(&old.value, &new.value) {
         keep_earlier(&new, merging);
@@ -423,7 +427,7 @@ fn same_index(old: Node, new: Node, merging: &mut Merging<'_>) -> Node {
         Value::Unreadable => false,
     };
     if recurse {
-        return merged(old, new, merging);
+        return merge_by_style(old, new, merging);
     }
     if !says_the_same(&old, &new) {
         merging.lose_earlier(&old, "`list()` in a later part replaces it item by item");

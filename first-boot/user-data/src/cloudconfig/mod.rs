@@ -102,7 +102,7 @@ pub fn top_level() -> &'static [FieldKey] {
 }
 
 /// Everything that a document asks for, checked.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct CloudConfig {
     /// Host name and hosts.
     pub identity: identity::IdentityConfig,
@@ -137,7 +137,7 @@ impl CloudConfig {
     ///
     /// let text = "users:\n  - name: ana\n    uid: many\n";
     /// let mut found = Diagnostics::default();
-    /// let tree = cloudconfig::read(text, 0, &TokenAddresses::examples(), &mut found).unwrap();
+    /// let tree = cloudconfig::read(text, 0, &TokenAddresses::example_addresses(), &mut found).unwrap();
     /// let config = CloudConfig::check_document(&tree, &mut DecompressionBudget::default(), &mut found);
     ///
     /// // The number that is none costs itself, and the user is made all the same.

@@ -44,7 +44,7 @@ pub const OEM_KEYS: &[FieldKey] = &[
 const STRATEGIES: &[&str] = &["etcd-lock", "reboot", "off", "best-effort"];
 
 /// The settings of one service, as variables in the order of its table.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServiceSettings {
     /// Which service of `coreos` it is.
     pub service: &'static str,
@@ -55,7 +55,7 @@ pub struct ServiceSettings {
 }
 
 /// What a document says about CoreOS's services.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ServicesConfig {
     /// Services that are configured by their environment.
     pub environments: Vec<ServiceSettings>,
@@ -132,13 +132,16 @@ pub fn keys_of(table: &'static [ServiceOption]) -> &'static [FieldKey] {
     static MADE: OnceLock<Vec<(&'static [ServiceOption], Vec<FieldKey>)>> = OnceLock::new();
     let all = MADE.get_or_init(|| {
         let tables = [ETCD, ETCD2, FLEET, FLANNEL, LOCKSMITH];
-        tables.into_iter().map(|table| (table, table.iter().map(ServiceOption::key).collect())).collect()
+        tables
+            .into_iter()
+            .map(|table| (table, table.iter().map(ServiceOption::field_key).collect()))
+            .collect()
     });
     all.iter().find(|(known, _)| *known == table).map_or(&[], |(_, keys)| keys.as_slice())
 }
 
 impl ServiceOption {
-    fn key(&self) -> FieldKey {
+    fn field_key(&self) -> FieldKey {
         let support = match self.rule {
             OptionRule::Variable(_) => KeySupport::Supported,
             OptionRule::Gone(because) => KeySupport::Translated(because),

@@ -55,7 +55,7 @@ const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
 const END: &str = "-----END CERTIFICATE-----";
 
 /// Settings of a document.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct SystemConfig {
     /// `provision`: whether the machine may be configured again.
     pub provision: Option<Located<String>>,
@@ -74,7 +74,7 @@ pub struct SystemConfig {
 impl SystemConfig {
     pub(crate) fn read(fields: &mut MappingFields<'_>, found: &mut Diagnostics) -> Self {
         Self {
-            provision: provision(fields, found),
+            provision: read_provision(fields, found),
             timezone: read_word(fields, "timezone", "/_+-", found),
             locale: read_word(fields, "locale", "_.@-", found),
             ntp: read_ntp(fields, found),
@@ -85,7 +85,7 @@ impl SystemConfig {
 }
 
 /// One of the words that the agent knows; any other would close the machine.
-fn provision(fields: &mut MappingFields<'_>, found: &mut Diagnostics) -> Option<Located<String>> {
+fn read_provision(fields: &mut MappingFields<'_>, found: &mut Diagnostics) -> Option<Located<String>> {
     let word = fields.read_text("provision", found)?;
     if SWITCHES.contains(&word.value.as_str()) {
         return Some(word);

@@ -1,7 +1,7 @@
 //! `coreos.units`.
 //!
 //! Knows contents, drop-ins, enable, mask, runtime and command. Refuses to know what people get in by,
-//! which [`crate::protected`] does. Invariant: a bad unit costs itself only.
+//! which [`crate::protected_paths`] does. Invariant: a bad unit costs itself only.
 //!
 //! Documentation: coreos-cloudinit's `Documentation/cloud-config.md`, section "units", systemd.unit(5),
 //! networkd's files in systemd.network(5), systemd.netdev(5) and systemd.link(5).
@@ -34,7 +34,7 @@ const COMMANDS: &[&str] =
     &["start", "stop", "restart", "reload", "try-restart", "reload-or-restart", "reload-or-try-restart"];
 
 /// A unit as a document describes it.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnitConfig {
     /// Its name, with its ending.
     pub name: String,
@@ -83,7 +83,7 @@ fn warn_of_rewritten(units: &[Located<UnitConfig>], found: &mut Diagnostics) {
 fn read_unit(item: &Node, key: String, found: &mut Diagnostics) -> Option<Located<UnitConfig>> {
     let mut fields = MappingFields::read_mapping(item, UNIT_KEYS, key.clone(), found)?;
     let (name, class) = read_name(&mut fields, found)?;
-    let content = content(&name, &mut fields, found);
+    let content = read_content(&name, &mut fields, found);
     let drop_ins = drop_ins(&name, &mut fields, found);
     let enable = fields.read_flag("enable", found).map(|flag| flag.value);
     let mask = fields.read_flag("mask", found).is_some_and(|flag| flag.value);
@@ -101,7 +101,11 @@ fn read_unit(item: &Node, key: String, found: &mut Diagnostics) -> Option<Locate
 
 /// As in CoreOS, nothing is written for an empty content: systemd takes an empty file for a mask, which
 /// would hide the image's own unit of that name.
-fn content(unit: &str, fields: &mut MappingFields<'_>, found: &mut Diagnostics) -> Option<Secret<String>> {
+fn read_content(
+    unit: &str,
+    fields: &mut MappingFields<'_>,
+    found: &mut Diagnostics,
+) -> Option<Secret<String>> {
     let text = fields.read_text("content", found)?;
     if !text.value.trim().is_empty() {
         return Some(Secret::new(relaxed_text(unit, text, fields.child_path("content"), found)));
@@ -175,7 +179,7 @@ fn drop_in(
 
 fn read_command(fields: &mut MappingFields<'_>, found: &mut Diagnostics) -> Option<UnitVerb> {
     let word = fields.read_choice("command", COMMANDS, found)?;
-    UnitVerb::ALL.into_iter().find(|verb| verb.word() == word.value)
+    UnitVerb::ALL.into_iter().find(|verb| verb.verb_word() == word.value)
 }
 
 /// What can be carried out, but not as its author may think.

@@ -25,14 +25,14 @@ const CHECK_BYTES: usize = 4;
 const LEAST_DIFFERENT: usize = 16;
 
 /// The secret of a cluster.
-#[derive(Clone, Eq, PartialEq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct ClusterSecret {
     text: Secret<String>,
     bytes: [u8; RANDOM_BYTES],
 }
 
 /// Why a text is no secret. No message shows the text.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SecretFlaw {
     /// Not in the form.
     Form,
@@ -46,7 +46,7 @@ impl ClusterSecret {
     /// The secret that these random bytes are.
     #[must_use]
     pub fn from_bytes(bytes: &[u8; RANDOM_BYTES]) -> Self {
-        let all = [&bytes[..], &checksum(bytes)[..]].concat();
+        let all = [&bytes[..], &secret_checksum(bytes)[..]].concat();
         Self { text: Secret::new([PREFIX, &URL_SAFE_NO_PAD.encode(all)].concat()), bytes: *bytes }
     }
 
@@ -58,7 +58,7 @@ impl ClusterSecret {
         if check.len() != CHECK_BYTES {
             return Err(SecretFlaw::Form);
         }
-        if check != checksum(bytes) {
+        if check != secret_checksum(bytes) {
             return Err(SecretFlaw::Slip);
         }
         match bytes.iter().collect::<BTreeSet<_>>().len() {
@@ -75,7 +75,7 @@ impl ClusterSecret {
 
     /// The random bytes, from which keys are derived.
     #[must_use]
-    pub fn bytes(&self) -> &[u8; RANDOM_BYTES] {
+    pub fn secret_bytes(&self) -> &[u8; RANDOM_BYTES] {
         &self.bytes
     }
 }
@@ -96,7 +96,7 @@ impl fmt::Display for SecretFlaw {
     }
 }
 
-fn checksum(bytes: &[u8]) -> [u8; CHECK_BYTES] {
+fn secret_checksum(bytes: &[u8]) -> [u8; CHECK_BYTES] {
     let digest = Sha256::new().chain_update(b"catamaran cluster secret").chain_update(bytes).finalize();
     let mut check = [0; CHECK_BYTES];
     check.copy_from_slice(&digest[..CHECK_BYTES]);

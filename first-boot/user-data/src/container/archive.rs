@@ -57,7 +57,7 @@ fn archive_part(whole: &PayloadPart, number: usize, entry: &Node) -> PayloadPart
         )),
     }
     match entry_text(entry, "type").filter(|written| !written.trim().is_empty()) {
-        Some(written) => mime::classify_part(&mut part, &mime::essence(&written)),
+        Some(written) => mime::classify_part(&mut part, &mime::type_essence(&written)),
         // As cloud-init has it; what the bytes say goes before it.
         None => part.kind = Some(PayloadKind::CloudConfig),
     }

@@ -136,7 +136,7 @@ pub(super) fn classify_part(part: &mut PayloadPart, content_type: &str) {
 }
 
 /// A type without its parameters.
-pub(super) fn essence(written: &str) -> String {
+pub(super) fn type_essence(written: &str) -> String {
     written.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
 }
 
@@ -190,7 +190,7 @@ impl<'a> MimeEntity<'a> {
     }
 
     fn content_type(&self) -> String {
-        essence(&self.header_value("content-type").unwrap_or_default())
+        type_essence(&self.header_value("content-type").unwrap_or_default())
     }
 
     /// A parameter such as `boundary="x y"`.

@@ -74,14 +74,14 @@ impl std::fmt::Debug for FetchPolicy<'_> {
 ///     "--B\nContent-Type: text/x-shellscript\n\n#!/bin/sh\n",
 ///     "--B--\n",
 /// );
-/// let parts = container::open("user-data", message.as_bytes(), FetchPolicy::none());
+/// let parts = container::open_payload("user-data", message.as_bytes(), FetchPolicy::none());
 ///
 /// assert_eq!(parts.len(), 2);
 /// assert_eq!(parts[1].name, "user-data part 2");
 /// assert_eq!(parts[1].content, b"#!/bin/sh");
 /// ```
 #[must_use]
-pub fn open(name: &str, content: &[u8], references: FetchPolicy<'_>) -> Vec<PayloadPart> {
+pub fn open_payload(name: &str, content: &[u8], references: FetchPolicy<'_>) -> Vec<PayloadPart> {
     let mut opener = PayloadOpener { references, parts: Vec::new(), bytes: 0, addresses: 0, full: false };
     opener.open_part(PayloadPart::whole(name, content), 0);
     opener.parts
@@ -104,7 +104,7 @@ impl PayloadOpener<'_> {
             return self
                 .give_up(part, too_much(format!("containers lie more than {DEEPEST} deep in one another")));
         }
-        match part.kind() {
+        match part.payload_kind() {
             PayloadKind::Base64 => self.unwrap_part(part, depth, |content, _| decode_base64(content)),
             PayloadKind::CloudConfigArchive => self.open_archive(part, depth),
             PayloadKind::Gzip => self.unwrap_part(part, depth, unpack_gzip),
@@ -171,7 +171,8 @@ impl PayloadOpener<'_> {
             return self.give_up(part, flaw);
         }
         let text = String::from_utf8_lossy(payload::without_marks(&part.content)).into_owned();
-        let addresses = text.lines().map(included).filter(|line| !line.is_empty() && !line.starts_with('#'));
+        let addresses =
+            text.lines().map(included_address).filter(|line| !line.is_empty() && !line.starts_with('#'));
         for (index, url) in addresses.enumerate() {
             let name = format!("{} include {}", part.name, index + 1);
             let empty = PayloadPart::whole(name, Vec::new());
@@ -185,7 +186,7 @@ impl PayloadOpener<'_> {
 
     /// Puts what an Ignition configuration refers to beside it; it is merged where it is read.
     fn resolve_references(&mut self, part: PayloadPart) {
-        let resolved = ignition::reference::resolve(&part.content, &mut |fetch| {
+        let resolved = ignition::reference::resolve_references(&part.content, &mut |fetch| {
             self.fetch_bytes(fetch).and_then(|content| self.count_unpacked(content))
         });
         self.keep_part(PayloadPart { resolved: resolved.map(Box::new), ..part });
@@ -244,7 +245,7 @@ impl PayloadOpener<'_> {
 }
 
 /// A line of an include, without the word that it may begin with: cloud-init takes an address behind it.
-fn included(line: &str) -> &str {
+fn included_address(line: &str) -> &str {
     let line = line.trim();
     let word = ["#include-once", "#include"]
         .into_iter()

@@ -8,7 +8,7 @@ use flate2::write::GzEncoder;
 use super::*;
 
 fn opened(content: impl AsRef<[u8]>) -> Vec<PayloadPart> {
-    open("user-data", content.as_ref(), FetchPolicy::none())
+    open_payload("user-data", content.as_ref(), FetchPolicy::none())
 }
 
 fn zipped(content: impl AsRef<[u8]>) -> Vec<u8> {
@@ -44,7 +44,7 @@ fn multipart_is_split_and_decoded() {
     assert_eq!(parts[0].first_line, 12);
     assert_eq!(parts[0].merge_how.as_deref(), Some("list(append)"));
     assert_eq!(parts[1].content, b"#!/bin/sh\necho hi\n");
-    assert_eq!(parts[1].kind(), PayloadKind::Script);
+    assert_eq!(parts[1].payload_kind(), PayloadKind::Script);
     assert_eq!(flaws(&parts), Vec::<&str>::new());
 }
 
@@ -53,7 +53,7 @@ fn containers_lie_in_one_another_in_any_order() {
     let parts = opened(STANDARD.encode(zipped(STANDARD.encode(zipped(MIME)))));
 
     assert_eq!(
-        parts.iter().map(PayloadPart::kind).collect::<Vec<_>>(),
+        parts.iter().map(PayloadPart::payload_kind).collect::<Vec<_>>(),
         [PayloadKind::CloudConfig, PayloadKind::Script]
     );
 }
@@ -65,7 +65,7 @@ fn multipart_in_multipart_is_flattened_whatever_its_subtype() {
 
     let parts = opened(text);
 
-    let kinds: Vec<PayloadKind> = parts.iter().map(PayloadPart::kind).collect();
+    let kinds: Vec<PayloadKind> = parts.iter().map(PayloadPart::payload_kind).collect();
     assert_eq!(kinds, [PayloadKind::Script, PayloadKind::ScriptPerBoot, PayloadKind::CloudConfig]);
     assert_eq!(flaws(&parts), Vec::<&str>::new());
 }
@@ -78,7 +78,7 @@ fn what_the_header_says_counts_where_the_bytes_do_not_tell() {
     let parts = opened(text);
 
     assert_eq!(
-        parts.iter().map(PayloadPart::kind).collect::<Vec<_>>(),
+        parts.iter().map(PayloadPart::payload_kind).collect::<Vec<_>>(),
         [PayloadKind::CloudConfig, PayloadKind::Boothook]
     );
 }
@@ -118,7 +118,7 @@ fn one_damaged_part_costs_no_other() {
 
     let parts = opened(text);
 
-    assert_eq!(parts[1].kind(), PayloadKind::CloudConfig);
+    assert_eq!(parts[1].payload_kind(), PayloadKind::CloudConfig);
     assert_eq!(flaws(&parts), ["the header says that this part is base64, but it is not"]);
 }
 
@@ -167,7 +167,7 @@ fn an_archive_is_a_list_of_parts() {
     );
 
     assert_eq!(
-        parts.iter().map(PayloadPart::kind).collect::<Vec<_>>(),
+        parts.iter().map(PayloadPart::payload_kind).collect::<Vec<_>>(),
         [PayloadKind::CloudConfig, PayloadKind::Script, PayloadKind::Empty]
     );
     assert_eq!((parts[0].name.as_str(), parts[0].first_line), ("user-data part 1 (a)", 5));
@@ -183,7 +183,7 @@ fn an_entry_of_an_archive_without_a_type_is_a_cloud_config() {
          - {launch-index: last, content: !!binary 'aG9zdG5hbWU6IGQ'}\n",
     );
 
-    let kinds: Vec<PayloadKind> = parts.iter().map(PayloadPart::kind).collect();
+    let kinds: Vec<PayloadKind> = parts.iter().map(PayloadPart::payload_kind).collect();
     let config = PayloadKind::CloudConfig;
     assert_eq!(kinds, [config, config, PayloadKind::Script, PayloadKind::ScriptPerOnce, config, config]);
     assert_eq!((parts[4].launch_index, parts[4].merge_how.as_deref()), (Some(3), Some("list(append)")));
@@ -208,8 +208,8 @@ fn a_message_of_one_part_is_that_part() {
 
     assert_eq!((config[0].name.as_str(), config[0].first_line), ("user-data", 4));
     assert_eq!(config[0].content, b"#cloud-config\nhostname: a\n");
-    assert_eq!(bare[0].kind(), PayloadKind::CloudConfig);
-    assert_eq!((script[0].kind(), script[0].launch_index), (PayloadKind::Script, Some(2)));
+    assert_eq!(bare[0].payload_kind(), PayloadKind::CloudConfig);
+    assert_eq!((script[0].payload_kind(), script[0].launch_index), (PayloadKind::Script, Some(2)));
     assert_eq!(script[0].content, b"#!/bin/sh\n");
     assert_eq!((config.len(), bare.len(), script.len()), (1, 1, 1));
 }
@@ -230,8 +230,9 @@ fn base64_needs_no_padding_and_uuencode_is_named() {
 
 #[test]
 fn a_type_says_how_often_a_script_runs_and_that_a_text_is_a_template() {
-    let kind =
-        |of: &str, body: &str| opened(format!("MIME-Version: 1.0\nContent-Type: {of}\n\n{body}\n"))[0].kind();
+    let kind = |of: &str, body: &str| {
+        opened(format!("MIME-Version: 1.0\nContent-Type: {of}\n\n{body}\n"))[0].payload_kind()
+    };
 
     assert_eq!(kind("text/x-shellscript-per-boot", "#!/bin/sh"), PayloadKind::ScriptPerBoot);
     assert_eq!(kind("text/x-shellscript-per-once", "#!/bin/sh"), PayloadKind::ScriptPerOnce);
@@ -246,7 +247,7 @@ fn a_type_says_how_often_a_script_runs_and_that_a_text_is_a_template() {
 fn an_include_may_begin_on_its_first_line() {
     let mut fetch = |what: &FetchRequest| Ok(format!("#!{}", what.url).into_bytes());
 
-    let parts = open(
+    let parts = open_payload(
         "x",
         b"#Include: http://h/a\n#include-once http://h/b\n",
         FetchPolicy { include: true, fetch: Some(&mut fetch) },
@@ -264,10 +265,11 @@ fn includes_are_refused_unless_they_are_switched_on() {
         _ => Err("the server answered with status 500".to_owned()),
     };
 
-    let on = open("user-data", payload.as_bytes(), FetchPolicy { include: true, fetch: Some(&mut fetch) });
+    let on =
+        open_payload("user-data", payload.as_bytes(), FetchPolicy { include: true, fetch: Some(&mut fetch) });
 
     assert_eq!(flaws(&opened(payload)), ["`#include` is switched off on this machine"]);
-    assert_eq!(on[0].kind(), PayloadKind::CloudConfig);
+    assert_eq!(on[0].payload_kind(), PayloadKind::CloudConfig);
     assert_eq!(
         flaws(&on),
         ["a configuration this refers to is missing: the server answered with status 500"]
@@ -282,7 +284,8 @@ fn includes_that_include_themselves_end() {
         Ok(b"#include\nhttp://h/a\nhttp://h/b\n".to_vec())
     };
 
-    let parts = open("x", b"#include\nhttp://h/a\n", FetchPolicy { include: true, fetch: Some(&mut fetch) });
+    let parts =
+        open_payload("x", b"#include\nhttp://h/a\n", FetchPolicy { include: true, fetch: Some(&mut fetch) });
 
     assert!(asked <= 65, "{asked}");
     assert!(!flaws(&parts).is_empty());

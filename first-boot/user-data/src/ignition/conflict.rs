@@ -25,10 +25,10 @@ const MULTISETS: [&str; 5] = ["append", "merge", "mountOptions", "openOptions", 
 const UNIT_FOLDER: &str = "/etc/systemd/system";
 
 /// Reports everything that is named twice or lies in another's way.
-pub(super) fn check(document: &Node, found: &mut Diagnostics) {
-    repeated(document, "$", found);
-    if let Some(storage) = tree::find(document, "storage") {
-        let nodes = nodes(storage);
+pub(super) fn check_conflicts(document: &Node, found: &mut Diagnostics) {
+    report_repeated(document, "$", found);
+    if let Some(storage) = tree::find_value(document, "storage") {
+        let nodes = placed_nodes(storage);
         below_others(&nodes, found);
         hard_links(storage, found);
         on_divided_disks(storage, found);
@@ -36,24 +36,24 @@ pub(super) fn check(document: &Node, found: &mut Diagnostics) {
     }
 }
 
-fn repeated(node: &Node, path: &str, found: &mut Diagnostics) {
+fn report_repeated(node: &Node, path: &str, found: &mut Diagnostics) {
     let Value::Mapping(entries) = &node.value else { return };
     for family in [&NODES[..], &ARGUMENTS[..]] {
         let lists: Vec<_> = entries.iter().filter(|entry| family.contains(&entry.key.as_str())).collect();
-        let items = lists.iter().flat_map(|entry| named(&entry.value, &entry.key, path));
+        let items = lists.iter().flat_map(|entry| named_items(&entry.value, &entry.key, path));
         repeated_items(items, found);
     }
     for entry in entries {
         let key = entry.key.as_str();
         if !NODES.contains(&key) && !ARGUMENTS.contains(&key) && !MULTISETS.contains(&key) {
-            repeated_items(named(&entry.value, key, path), found);
+            repeated_items(named_items(&entry.value, key, path), found);
         }
         let path = format!("{path}.{key}");
         match &entry.value.value {
-            Value::Mapping(_) => repeated(&entry.value, &path, found),
+            Value::Mapping(_) => report_repeated(&entry.value, &path, found),
             Value::Sequence(items) => {
                 for (index, item) in items.iter().enumerate() {
-                    repeated(item, &format!("{path}[{index}]"), found);
+                    report_repeated(item, &format!("{path}[{index}]"), found);
                 }
             }
             Value::Scalar(_) | Value::Unreadable => {}
@@ -68,10 +68,10 @@ struct Named<'n> {
     path: String,
 }
 
-fn named<'n>(list: &'n Node, key: &str, path: &str) -> impl Iterator<Item = Named<'n>> {
+fn named_items<'n>(list: &'n Node, key: &str, path: &str) -> impl Iterator<Item = Named<'n>> {
     let (key, path) = (key.to_owned(), path.to_owned());
-    tree::items(Some(list)).iter().enumerate().filter_map(move |(index, item)| {
-        let name = merge::identity(item, &key)?;
+    tree::list_items(Some(list)).iter().enumerate().filter_map(move |(index, item)| {
+        let name = merge::item_identity(item, &key)?;
         Some(Named { name, item, path: format!("{path}.{key}[{index}]") })
     })
 }
@@ -98,12 +98,17 @@ struct Placed<'n> {
     key: String,
 }
 
-fn nodes(storage: &Node) -> Vec<Placed<'_>> {
+fn placed_nodes(storage: &Node) -> Vec<Placed<'_>> {
     let of = |list: &'static str| {
-        let items = tree::items(tree::find(storage, list)).iter().enumerate();
+        let items = tree::list_items(tree::find_value(storage, list)).iter().enumerate();
         items.filter_map(move |(index, item)| {
-            let at = tree::find(item, "path")?;
-            Some(Placed { list, at, path: tree::text(at)?, key: format!("$.storage.{list}[{index}].path") })
+            let at = tree::find_value(item, "path")?;
+            Some(Placed {
+                list,
+                at,
+                path: tree::scalar_text(at)?,
+                key: format!("$.storage.{list}[{index}].path"),
+            })
         })
     };
     NODES.into_iter().flat_map(of).collect()
@@ -136,11 +141,11 @@ fn below_others(nodes: &[Placed<'_>], found: &mut Diagnostics) {
 }
 
 fn hard_links(storage: &Node, found: &mut Diagnostics) {
-    let directories: Vec<&str> = tree::items(tree::find(storage, "directories"))
+    let directories: Vec<&str> = tree::list_items(tree::find_value(storage, "directories"))
         .iter()
         .filter_map(|item| tree::text_of(item, "path"))
         .collect();
-    for (index, link) in tree::items(tree::find(storage, "links")).iter().enumerate() {
+    for (index, link) in tree::list_items(tree::find_value(storage, "links")).iter().enumerate() {
         if !tree::is_true(link, "hard") {
             continue;
         }
@@ -148,14 +153,15 @@ fn hard_links(storage: &Node, found: &mut Diagnostics) {
         let (path, target) = (tree::text_of(link, "path"), tree::text_of(link, "target"));
         // A target with dots or without a slash at its beginning named a directory of the same configuration
         // unnoticed.
-        let target = joined(path.unwrap_or_default(), target.unwrap_or_default());
+        let target = link_target(path.unwrap_or_default(), target.unwrap_or_default());
         if directories.contains(&target.as_str()) {
             let message = format!("{target} is a directory, and nothing can be a hard link to one");
             let diagnostic = Diagnostic::error(DiagnosticCode::Conflict, link.at, message);
             found.push(diagnostic.with_key(key.clone()).with_help("leave `hard` out"));
         }
-        let owner = ["user", "group"].into_iter().find_map(|name| tree::find(link, name));
-        let is_owned = |owner: &&Node| ["id", "name"].iter().any(|name| tree::find(owner, name).is_some());
+        let owner = ["user", "group"].into_iter().find_map(|name| tree::find_value(link, name));
+        let is_owned =
+            |owner: &&Node| ["id", "name"].iter().any(|name| tree::find_value(owner, name).is_some());
         if let Some(owner) = owner.filter(is_owned) {
             let message = "a hard link has the owner of its target; this one is not used";
             found.push(Diagnostic::warning(DiagnosticCode::NoEffect, owner.at, message).with_key(key));
@@ -164,7 +170,7 @@ fn hard_links(storage: &Node, found: &mut Diagnostics) {
 }
 
 /// Where a link leads; one that is not absolute begins at the link, as Ignition has it.
-fn joined(link: &str, target: &str) -> String {
+fn link_target(link: &str, target: &str) -> String {
     let whole = if target.starts_with('/') { target.to_owned() } else { format!("{link}/{target}") };
     let mut parts = Vec::new();
     for part in whole.split('/') {
@@ -180,12 +186,12 @@ fn joined(link: &str, target: &str) -> String {
 
 /// Two things are said of one device.
 fn on_divided_disks(storage: &Node, found: &mut Diagnostics) {
-    let disks = tree::items(tree::find(storage, "disks"));
-    for (index, item) in tree::items(tree::find(storage, "filesystems")).iter().enumerate() {
-        let Some(device) = tree::find(item, "device") else { continue };
-        let is_same = |disk: &&Node| tree::text_of(disk, "device") == tree::text(device);
+    let disks = tree::list_items(tree::find_value(storage, "disks"));
+    for (index, item) in tree::list_items(tree::find_value(storage, "filesystems")).iter().enumerate() {
+        let Some(device) = tree::find_value(item, "device") else { continue };
+        let is_same = |disk: &&Node| tree::text_of(disk, "device") == tree::scalar_text(device);
         let Some(disk) = disks.iter().find(is_same) else { continue };
-        let message = if !tree::items(tree::find(disk, "partitions")).is_empty() {
+        let message = if !tree::list_items(tree::find_value(disk, "partitions")).is_empty() {
             "this file system takes the place of the partitions that the same disk gets"
         } else if tree::is_true(disk, "wipeTable") && !tree::is_true(item, "wipeFilesystem") {
             "`wipeTable` of the same disk may remove the file system that is kept here"
@@ -202,12 +208,14 @@ fn on_divided_disks(storage: &Node, found: &mut Diagnostics) {
 fn in_place_of_units(document: &Node, nodes: &[Placed<'_>], found: &mut Diagnostics) {
     let has_text = |item: &Node| tree::text_of(item, "contents").is_some();
     let mut taken: HashMap<String, u32> = HashMap::new();
-    for unit in tree::items(tree::find_below(document, &["systemd", "units"])) {
+    for unit in tree::list_items(tree::find_below(document, &["systemd", "units"])) {
         let name = tree::text_of(unit, "name").unwrap_or_default();
         if has_text(unit) {
             taken.insert(format!("{UNIT_FOLDER}/{name}"), unit.at.line);
         }
-        for drop_in in tree::items(tree::find(unit, "dropins")).iter().filter(|item| has_text(item)) {
+        for drop_in in
+            tree::list_items(tree::find_value(unit, "dropins")).iter().filter(|item| has_text(item))
+        {
             let file = tree::text_of(drop_in, "name").unwrap_or_default();
             taken.insert(format!("{UNIT_FOLDER}/{name}.d/{file}"), drop_in.at.line);
         }

@@ -27,7 +27,7 @@ const DATA_MARKS: &[u8] = b"$-_.+!*'(),;/?:@&=[]~%";
 pub(super) type Flaw = (DiagnosticCode, String, &'static str);
 
 /// The bytes of an address that is not fetched. An empty one means an empty content.
-pub(super) fn inline(
+pub(super) fn inline_bytes(
     source: &str,
     gzip: bool,
     room: &mut DecompressionBudget,
@@ -45,7 +45,7 @@ pub(super) fn inline(
         // Ignition takes an empty source for an empty file.
         _ if source.is_empty() => Vec::new(),
         Some(data) => {
-            decode(data).map_err(|(flaw, help)| broken(format!("this data address {flaw}"), help))?
+            decode_data(data).map_err(|(flaw, help)| broken(format!("this data address {flaw}"), help))?
         }
         None => {
             return Err((
@@ -70,7 +70,7 @@ pub(super) fn inline(
 }
 
 /// What stands behind `data:`, as RFC 2397 has it.
-fn decode(data: &str) -> Result<Vec<u8>, (&'static str, &'static str)> {
+fn decode_data(data: &str) -> Result<Vec<u8>, (&'static str, &'static str)> {
     let (kind, payload) =
         data.split_once(',').ok_or(("has no comma before its data", "write `data:,` and the text"))?;
     // RFC 2397 puts the word last.
@@ -136,7 +136,7 @@ mod tests {
             ("", ""),
         ] {
             assert_eq!(
-                inline(source, false, &mut DecompressionBudget::default(), None).unwrap(),
+                inline_bytes(source, false, &mut DecompressionBudget::default(), None).unwrap(),
                 bytes.as_bytes(),
                 "{source}"
             );
@@ -158,7 +158,10 @@ mod tests {
             "tftp://host/x",
             "HTTP:x",
         ] {
-            assert!(inline(source, false, &mut DecompressionBudget::default(), None).is_err(), "{source}");
+            assert!(
+                inline_bytes(source, false, &mut DecompressionBudget::default(), None).is_err(),
+                "{source}"
+            );
         }
     }
 }

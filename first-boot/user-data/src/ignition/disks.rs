@@ -38,15 +38,17 @@ const LONGEST_LABEL: usize = 36;
 const MOST_NUMBER: u32 = 128;
 
 pub(super) fn read(storage: &mut MappingFields<'_>, plan: &mut FirstBootPlan, found: &mut Diagnostics) {
-    for_each_item(storage, "disks", DISK_KEYS, found, |fields, path, found| disk(fields, path, plan, found));
+    for_each_item(storage, "disks", DISK_KEYS, found, |fields, path, found| {
+        read_disk(fields, path, plan, found);
+    });
 }
 
-fn disk(fields: &mut MappingFields<'_>, path: &str, plan: &mut FirstBootPlan, found: &mut Diagnostics) {
+fn read_disk(fields: &mut MappingFields<'_>, path: &str, plan: &mut FirstBootPlan, found: &mut Diagnostics) {
     let device = read_device(fields, found);
     let wipe_table = read_flag(fields, "wipeTable", found);
     let mut partitions = Vec::new();
     for_each_item(fields, "partitions", PARTITION_KEYS, found, |fields, _, found| {
-        partitions.push(partition(fields, found));
+        partitions.push(read_partition(fields, found));
     });
     check_table(fields, &partitions, wipe_table, found);
     let Some(device) = device else { return };
@@ -64,15 +66,15 @@ fn check_table(
     found: &mut Diagnostics,
 ) {
     let removes = partitions.iter().any(|one| one.rule.is_removal());
-    let message = if repeats(partitions.iter().map(|one| one.number).filter(|number| *number != 0)) {
+    let message = if has_duplicates(partitions.iter().map(|one| one.number).filter(|number| *number != 0)) {
         "two of these partitions have the same number"
-    } else if repeats(partitions.iter().filter_map(|one| one.label.as_ref())) {
+    } else if has_duplicates(partitions.iter().filter_map(|one| one.label.as_ref())) {
         "two of these partitions have the same label"
     // A partition without a number takes the next free one, which would be that of the removed one or not, by
     // the order.
     } else if removes && partitions.iter().any(|one| one.number == 0) {
         "where a partition must not exist, all others need a number"
-    } else if overlap(partitions) {
+    } else if has_overlap(partitions) {
         "two of these partitions overlap"
     // On a table that is kept, there may be several gaps.
     } else if wipe_table && partitions.iter().filter(|one| takes_the_rest(one)).count() > 1 {
@@ -84,7 +86,7 @@ fn check_table(
     fields.refuse_field("partitions", Diagnostic::error(DiagnosticCode::Conflict, at, message), found);
 }
 
-fn repeats<T: std::hash::Hash + Eq>(items: impl Iterator<Item = T>) -> bool {
+fn has_duplicates<T: std::hash::Hash + Eq>(items: impl Iterator<Item = T>) -> bool {
     let mut seen = HashSet::new();
     items.into_iter().any(|item| !seen.insert(item))
 }
@@ -95,7 +97,7 @@ fn takes_the_rest(partition: &WantedPartition) -> bool {
 }
 
 /// Of those with a start. One without a size is its start and nothing else, since its end is not known.
-fn overlap(partitions: &[WantedPartition]) -> bool {
+fn has_overlap(partitions: &[WantedPartition]) -> bool {
     let range = |one: &WantedPartition| {
         let start = one.start_mib.filter(|start| *start > 0)?;
         Some((start, start.saturating_add(one.size_mib.unwrap_or_default().max(1)) - 1))
@@ -105,7 +107,7 @@ fn overlap(partitions: &[WantedPartition]) -> bool {
     ranges.windows(2).any(|pair| pair[1].0 <= pair[0].1)
 }
 
-fn partition(fields: &mut MappingFields<'_>, found: &mut Diagnostics) -> WantedPartition {
+fn read_partition(fields: &mut MappingFields<'_>, found: &mut Diagnostics) -> WantedPartition {
     let number = fields.read_number::<u32>("number", found);
     if let Some(number) = number.as_ref().filter(|number| number.value > MOST_NUMBER) {
         let message = "`number` must be at most 128, as many as a GPT has";
@@ -118,16 +120,16 @@ fn partition(fields: &mut MappingFields<'_>, found: &mut Diagnostics) -> WantedP
         label: label.map(|label| label.value),
         start_mib: fields.read_number::<u64>("startMiB", found).map(|start| start.value),
         size_mib: fields.read_number::<u64>("sizeMiB", found).map(|size| size.value),
-        type_guid: guid(fields, "typeGuid", found),
-        guid: guid(fields, "guid", found),
-        rule: rule(fields, found),
+        type_guid: read_guid(fields, "typeGuid", found),
+        guid: read_guid(fields, "guid", found),
+        rule: partition_rule(fields, found),
     };
     check_partition(fields, &partition, found);
     partition
 }
 
 /// What becomes of an entry of the table.
-fn rule(fields: &mut MappingFields<'_>, found: &mut Diagnostics) -> PartitionRule {
+fn partition_rule(fields: &mut MappingFields<'_>, found: &mut Diagnostics) -> PartitionRule {
     let absent = fields.read_flag("shouldExist", found).is_some_and(|flag| !flag.value);
     let (wipe, resize) = (read_flag(fields, "wipePartitionEntry", found), read_flag(fields, "resize", found));
     match (absent, wipe, resize) {
@@ -176,7 +178,7 @@ fn check_partition(fields: &mut MappingFields<'_>, partition: &WantedPartition, 
 }
 
 /// A GUID in capitals; an empty one is none.
-fn guid(fields: &mut MappingFields<'_>, name: &str, found: &mut Diagnostics) -> Option<String> {
+fn read_guid(fields: &mut MappingFields<'_>, name: &str, found: &mut Diagnostics) -> Option<String> {
     let guid = fields.read_text(name, found).filter(|guid| !guid.value.is_empty())?;
     if !is_guid(&guid.value) {
         let message = format!("`{name}` must be a GUID such as 0FC63DAF-8483-4772-8E79-3D69D8477DE4");

@@ -7,14 +7,14 @@
 //! mkfs.btrfs(8), mkfs.ext4(8), mkswap(8), mkfs.fat(8), mkfs.xfs(8).
 
 use crate::cloudconfig::fields::{FieldKey, MappingFields, supported_key};
-use crate::cloudconfig::storage::place_flaw;
+use crate::cloudconfig::storage::mounts::place_flaw;
 use crate::plan::step::{FilesystemStep, MountStep, PlanStep};
 use crate::plan::{FirstBootPlan, PlanStage};
 use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
 use document::source::Located;
 
 use super::add;
-use super::readers::{filled, for_each_item, is_guid, read_device, read_flag, read_texts, written_path};
+use super::readers::{filled_text, for_each_item, is_guid, read_device, read_flag, read_texts, written_path};
 
 pub(super) const FILESYSTEM_KEYS: &[FieldKey] = &[
     supported_key("device"),
@@ -36,14 +36,19 @@ const UUID_WORDS: [&str; 3] = ["clear", "random", "time"];
 
 pub(super) fn read(storage: &mut MappingFields<'_>, plan: &mut FirstBootPlan, found: &mut Diagnostics) {
     for_each_item(storage, "filesystems", FILESYSTEM_KEYS, found, |fields, path, found| {
-        filesystem(fields, path, plan, found);
+        read_filesystem(fields, path, plan, found);
     });
 }
 
-fn filesystem(fields: &mut MappingFields<'_>, path: &str, plan: &mut FirstBootPlan, found: &mut Diagnostics) {
+fn read_filesystem(
+    fields: &mut MappingFields<'_>,
+    path: &str,
+    plan: &mut FirstBootPlan,
+    found: &mut Diagnostics,
+) {
     let device = read_device(fields, found);
-    let format = format(fields, found);
-    let place = place(fields, found);
+    let format = read_format(fields, found);
+    let place = read_mount_point(fields, found);
     let label = fields.read_text("label", found).filter(|label| !label.value.is_empty());
     let uuid = fields.read_text("uuid", found).filter(|uuid| !uuid.value.is_empty());
     let overwrite = read_flag(fields, "wipeFilesystem", found);
@@ -63,7 +68,7 @@ fn filesystem(fields: &mut MappingFields<'_>, path: &str, plan: &mut FirstBootPl
         FilesystemStep { device: device.clone(), format: format.clone(), label, uuid, overwrite, options };
     add(plan, PlanStage::Storage, fields, path, PlanStep::MakeFilesystem(filesystem));
     if let Some(place) = place {
-        mount(plan, fields, path, [device, place, format], mount_options);
+        plan_mount(plan, fields, path, [device, place, format], mount_options);
     }
 }
 
@@ -78,14 +83,14 @@ fn require_format(fields: &MappingFields<'_>, is_described: bool, found: &mut Di
 }
 
 /// The format, if one is given.
-fn format(fields: &mut MappingFields<'_>, found: &mut Diagnostics) -> Option<&'static str> {
-    filled(fields, "format", found)?;
+fn read_format(fields: &mut MappingFields<'_>, found: &mut Diagnostics) -> Option<&'static str> {
+    filled_text(fields, "format", found)?;
     fields.read_choice("format", FORMATS, found).map(|format| format.value)
 }
 
 /// Where it is mounted.
-fn place(fields: &mut MappingFields<'_>, found: &mut Diagnostics) -> Option<String> {
-    filled(fields, "path", found)?;
+fn read_mount_point(fields: &mut MappingFields<'_>, found: &mut Diagnostics) -> Option<String> {
+    filled_text(fields, "path", found)?;
     let place = written_path(fields, "path", found)?;
     let Some(flaw) = place_flaw(&place) else { return Some(place) };
     let at = fields.field_node("path").map_or_else(|| fields.start_mark(), |node| node.at);
@@ -142,7 +147,7 @@ fn is_volume_id(text: &str) -> bool {
 
 /// Ignition itself mounts only while it writes; here the file system stays mounted, as its authors expect
 /// who write no unit for it.
-fn mount(
+fn plan_mount(
     plan: &mut FirstBootPlan,
     fields: &MappingFields<'_>,
     path: &str,

@@ -25,30 +25,30 @@ const NETWORK_FOLDER: &str = "/etc/systemd/network";
 const UNRESERVED: &[u8] = b"-._~";
 
 /// Turns a document of version 2.`minor` into one of version 3.
-pub(super) fn translate(document: &mut Node, minor: u32, found: &mut Diagnostics) {
+pub(super) fn translate_legacy(document: &mut Node, minor: u32, found: &mut Diagnostics) {
     let at = tree::find_below(document, &["ignition", "version"]).map_or(document.at, |node| node.at);
     let message = format!("this is specification 2.{minor}.0; it is read as the same of specification 3");
     found.push(Diagnostic::note(DiagnosticCode::Translated, at, message).with_key("$.ignition.version"));
     // First, so that what `config` refers to is found by the reader of 3.
-    references(document);
+    rename_references(document);
     let mut mover = Mover { found, places: HashMap::from([(ROOT.to_owned(), "/".to_owned())]) };
     if let Some(storage) = tree::find_mut(document, "storage") {
-        mover.filesystems(storage);
-        mover.nodes(storage);
-        mover.disks(storage);
+        mover.move_filesystems(storage);
+        mover.move_nodes(storage);
+        mover.move_disks(storage);
     }
-    users(document);
-    units(document);
+    move_users(document);
+    move_units(document);
     network_units(document);
 }
 
 /// `append` became `merge`.
-fn references(document: &mut Node) {
+fn rename_references(document: &mut Node) {
     let config = tree::find_mut(document, "ignition").and_then(|node| tree::find_mut(node, "config"));
     if let Some(config) = config
-        && let Some(append) = tree::remove(config, "append")
+        && let Some(append) = tree::remove_entry(config, "append")
     {
-        tree::insert(config, "merge", append.value);
+        tree::insert_entry(config, "merge", append.value);
     }
 }
 
@@ -60,25 +60,26 @@ struct Mover<'f> {
 }
 
 impl Mover<'_> {
-    fn refuse(&mut self, at: SourceMark, key: &str, message: &str, help: &str) {
+    fn refuse_key(&mut self, at: SourceMark, key: &str, message: &str, help: &str) {
         self.found
             .push(Diagnostic::error(DiagnosticCode::Refused, at, message).with_key(key).with_help(help));
     }
 
     /// `name` and `mount` are gone: what was below `mount` stands beside `path`.
-    fn filesystems(&mut self, storage: &mut Node) {
+    fn move_filesystems(&mut self, storage: &mut Node) {
         let mut kept = Vec::new();
         for mut item in tree::items_mut(storage, "filesystems").to_vec() {
-            let name = tree::remove(&mut item, "name");
-            let name = name.and_then(|entry| tree::text(&entry.value).map(str::to_owned)).unwrap_or_default();
-            match (tree::remove(&mut item, "mount"), tree::text_of(&item, "path")) {
-                (Some(mount), _) if name == ROOT => self.refuse(
+            let name = tree::remove_entry(&mut item, "name");
+            let name =
+                name.and_then(|entry| tree::scalar_text(&entry.value).map(str::to_owned)).unwrap_or_default();
+            match (tree::remove_entry(&mut item, "mount"), tree::text_of(&item, "path")) {
+                (Some(mount), _) if name == ROOT => self.refuse_key(
                     mount.key_at,
                     "$.storage.filesystems",
                     "the root file system cannot be made anew: it is the verified, read-only image",
                     "leave this file system out",
                 ),
-                (Some(mount), _) => kept.push(flat(item, mount.value)),
+                (Some(mount), _) => kept.push(flatten_mount(item, mount.value)),
                 // One that is there already and only gets a name.
                 (None, Some(path)) => {
                     self.places.insert(name, path.to_owned());
@@ -92,15 +93,15 @@ impl Mover<'_> {
     }
 
     /// Files, directories and links lie below the place of the file system they name.
-    fn nodes(&mut self, storage: &mut Node) {
+    fn move_nodes(&mut self, storage: &mut Node) {
         for list in ["directories", "files", "links"] {
             for item in tree::items_mut(storage, list) {
-                self.place(item, list);
+                self.place_node(item, list);
             }
         }
         let mut files: Vec<Node> = Vec::new();
         for mut item in tree::items_mut(storage, "files").to_vec() {
-            let appends = contents(&mut item);
+            let appends = move_contents(&mut item);
             let path = tree::text_of(&item, "path").map(str::to_owned);
             let earlier = files.iter_mut().find(|file| tree::text_of(file, "path") == path.as_deref());
             match (appends, earlier) {
@@ -119,11 +120,11 @@ impl Mover<'_> {
         }
     }
 
-    fn place(&mut self, item: &mut Node, list: &str) {
-        let Some(entry) = tree::remove(item, "filesystem") else { return };
-        let name = tree::text(&entry.value).unwrap_or(ROOT).to_owned();
+    fn place_node(&mut self, item: &mut Node, list: &str) {
+        let Some(entry) = tree::remove_entry(item, "filesystem") else { return };
+        let name = tree::scalar_text(&entry.value).unwrap_or(ROOT).to_owned();
         let Some(place) = self.places.get(&name).cloned() else {
-            return self.refuse(
+            return self.refuse_key(
                 entry.value.at,
                 &format!("$.storage.{list}"),
                 "nothing says where the file system of this name is mounted, so the path of this is not known",
@@ -131,27 +132,27 @@ impl Mover<'_> {
             );
         };
         if let Some(path) = tree::find_mut(item, "path") {
-            let joined = cleaned(&format!("{place}/{}", tree::text(path).unwrap_or_default()));
+            let joined = clean_path(&format!("{place}/{}", tree::scalar_text(path).unwrap_or_default()));
             *path = tree::make_scalar(path.at, &joined, ScalarStyle::Quoted);
         }
     }
 
     /// Sizes and starts in sectors become MiB.
-    fn disks(&mut self, storage: &mut Node) {
+    fn move_disks(&mut self, storage: &mut Node) {
         for disk in tree::items_mut(storage, "disks") {
             for partition in tree::items_mut(disk, "partitions") {
                 for (from, to) in [("size", "sizeMiB"), ("start", "startMiB")] {
-                    let Some(entry) = tree::remove(partition, from) else { continue };
-                    let sectors = tree::text(&entry.value).and_then(|text| text.parse::<u64>().ok());
+                    let Some(entry) = tree::remove_entry(partition, from) else { continue };
+                    let sectors = tree::scalar_text(&entry.value).and_then(|text| text.parse::<u64>().ok());
                     match sectors.filter(|sectors| sectors % SECTORS_PER_MIB == 0) {
                         Some(sectors) => {
                             let text = (sectors / SECTORS_PER_MIB).to_string();
                             let value = tree::make_scalar(entry.value.at, &text, ScalarStyle::Plain);
-                            tree::insert(partition, to, value);
+                            tree::insert_entry(partition, to, value);
                         }
                         None if entry.value.is_null() => {}
                         // Rounding would move a partition, and data on it would be lost.
-                        None => self.refuse(
+                        None => self.refuse_key(
                             entry.value.at,
                             "$.storage.disks",
                             &format!("`{from}` must be a multiple of 2048 sectors, since partitions begin and end at whole MiB"),
@@ -165,47 +166,48 @@ impl Mover<'_> {
 }
 
 /// What stood below `mount` and below its `create`.
-fn flat(mut item: Node, mut mount: Node) -> Node {
-    let create = tree::remove(&mut mount, "create");
+fn flatten_mount(mut item: Node, mut mount: Node) -> Node {
+    let create = tree::remove_entry(&mut mount, "create");
     if let Value::Mapping(entries) = mount.value {
         for entry in entries {
-            tree::insert(&mut item, &entry.key, entry.value);
+            tree::insert_entry(&mut item, &entry.key, entry.value);
         }
     }
     if let Some(mut create) = create.map(|entry| entry.value) {
-        if let Some(force) = tree::remove(&mut create, "force") {
-            tree::insert(&mut item, "wipeFilesystem", force.value);
+        if let Some(force) = tree::remove_entry(&mut create, "force") {
+            tree::insert_entry(&mut item, "wipeFilesystem", force.value);
         }
-        if let Some(options) = tree::remove(&mut create, "options") {
-            tree::insert(&mut item, "options", options.value);
+        if let Some(options) = tree::remove_entry(&mut create, "options") {
+            tree::insert_entry(&mut item, "options", options.value);
         }
     }
     item
 }
 
 /// Sets the defaults of 2, and hands out the contents if they are to be appended.
-fn contents(item: &mut Node) -> Option<Node> {
-    let appends = tree::remove(item, "append").is_some_and(|entry| tree::text(&entry.value) == Some("true"));
+fn move_contents(item: &mut Node) -> Option<Node> {
+    let appends = tree::remove_entry(item, "append")
+        .is_some_and(|entry| tree::scalar_text(&entry.value) == Some("true"));
     if appends {
-        tree::remove(item, "overwrite");
+        tree::remove_entry(item, "overwrite");
         let at = item.at;
         let nothing = || tree::make_node(at, Value::Mapping(Vec::new()));
-        return Some(tree::remove(item, "contents").map_or_else(nothing, |entry| entry.value));
+        return Some(tree::remove_entry(item, "contents").map_or_else(nothing, |entry| entry.value));
     }
     let at = item.at;
-    if tree::find(item, "overwrite").is_none() {
+    if tree::find_value(item, "overwrite").is_none() {
         // 2 replaced what was there unless told otherwise; 3 refuses unless told otherwise.
-        tree::insert(item, "overwrite", tree::make_scalar(at, "true", ScalarStyle::Plain));
+        tree::insert_entry(item, "overwrite", tree::make_scalar(at, "true", ScalarStyle::Plain));
     }
-    if tree::find(item, "contents").is_none() {
-        tree::remove(item, "contents");
-        tree::insert(item, "contents", tree::make_node(at, Value::Mapping(Vec::new())));
+    if tree::find_value(item, "contents").is_none() {
+        tree::remove_entry(item, "contents");
+        tree::insert_entry(item, "contents", tree::make_node(at, Value::Mapping(Vec::new())));
     }
     if let Some(contents) = tree::find_mut(item, "contents")
-        && tree::find(contents, "source").is_none()
+        && tree::find_value(contents, "source").is_none()
     {
         // In 3 a file without a source is left as it is; in 2 it was made empty.
-        tree::insert(contents, "source", tree::make_scalar(at, "", ScalarStyle::Quoted));
+        tree::insert_entry(contents, "source", tree::make_scalar(at, "", ScalarStyle::Quoted));
     }
     None
 }
@@ -213,51 +215,54 @@ fn contents(item: &mut Node) -> Option<Node> {
 fn add_item(node: &mut Node, key: &str, item: Node) {
     match tree::find_mut(node, key).map(|list| &mut list.value) {
         Some(Value::Sequence(items)) => items.push(item),
-        _ => tree::insert(node, key, tree::make_node(item.at, Value::Sequence(vec![item]))),
+        _ => tree::insert_entry(node, key, tree::make_node(item.at, Value::Sequence(vec![item]))),
     }
 }
 
 /// What 2.0 had below `create` stands beside `name`.
-fn users(document: &mut Node) {
+fn move_users(document: &mut Node) {
     let Some(passwd) = tree::find_mut(document, "passwd") else { return };
     for user in tree::items_mut(passwd, "users") {
-        let Some(create) = tree::remove(user, "create") else { continue };
+        let Some(create) = tree::remove_entry(user, "create") else { continue };
         if let Value::Mapping(entries) = create.value.value {
             for entry in entries {
-                tree::insert(user, &entry.key, entry.value);
+                tree::insert_entry(user, &entry.key, entry.value);
             }
         }
     }
 }
 
 /// `enable` is gone; `enabled` won over it.
-fn units(document: &mut Node) {
+fn move_units(document: &mut Node) {
     let Some(systemd) = tree::find_mut(document, "systemd") else { return };
     for unit in tree::items_mut(systemd, "units") {
-        let enable = tree::remove(unit, "enable").filter(|entry| tree::text(&entry.value) == Some("true"));
+        let enable = tree::remove_entry(unit, "enable")
+            .filter(|entry| tree::scalar_text(&entry.value) == Some("true"));
         if let Some(entry) = enable
-            && tree::find(unit, "enabled").is_none()
+            && tree::find_value(unit, "enabled").is_none()
         {
-            tree::insert(unit, "enabled", entry.value);
+            tree::insert_entry(unit, "enabled", entry.value);
         }
     }
 }
 
 /// The section `networkd` is gone; its units are files.
 fn network_units(document: &mut Node) {
-    let Some(mut networkd) = tree::remove(document, "networkd").map(|entry| entry.value) else { return };
+    let Some(mut networkd) = tree::remove_entry(document, "networkd").map(|entry| entry.value) else {
+        return;
+    };
     let mut files = Vec::new();
     for unit in tree::items_mut(&mut networkd, "units") {
         let Some(name) = tree::text_of(unit, "name").map(str::to_owned) else { continue };
         files.extend(network_file(unit, &format!("{NETWORK_FOLDER}/{name}")));
-        for drop_in in tree::items(tree::find(unit, "dropins")) {
+        for drop_in in tree::list_items(tree::find_value(unit, "dropins")) {
             let file = tree::text_of(drop_in, "name").unwrap_or_default();
             files.extend(network_file(drop_in, &format!("{NETWORK_FOLDER}/{name}.d/{file}")));
         }
     }
-    if tree::find(document, "storage").is_none() {
-        tree::remove(document, "storage");
-        tree::insert(document, "storage", tree::make_node(networkd.at, Value::Mapping(Vec::new())));
+    if tree::find_value(document, "storage").is_none() {
+        tree::remove_entry(document, "storage");
+        tree::insert_entry(document, "storage", tree::make_node(networkd.at, Value::Mapping(Vec::new())));
     }
     if let Some(storage) = tree::find_mut(document, "storage") {
         for file in files {
@@ -267,10 +272,10 @@ fn network_units(document: &mut Node) {
 }
 
 fn network_file(unit: &Node, path: &str) -> Option<Node> {
-    let contents = tree::find(unit, "contents")?;
+    let contents = tree::find_value(unit, "contents")?;
     let at = contents.at;
     let text = |text: &str| tree::make_scalar(at, text, ScalarStyle::Quoted);
-    let source = format!("data:,{}", percent_encoded(tree::text(contents)?));
+    let source = format!("data:,{}", percent_encoded(tree::scalar_text(contents)?));
     let mapping = |pairs: Vec<(&str, Node)>| {
         let entry = |(key, value): (&str, Node)| MappingEntry { key: key.to_owned(), key_at: at, value };
         tree::make_node(at, Value::Mapping(pairs.into_iter().map(entry).collect()))
@@ -289,7 +294,7 @@ fn percent_encoded(text: &str) -> String {
 }
 
 /// A path without doubled slashes and dots; one that climbs is left for its reader to refuse.
-fn cleaned(path: &str) -> String {
+fn clean_path(path: &str) -> String {
     let parts: Vec<&str> = path.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
     format!("/{}", parts.join("/"))
 }

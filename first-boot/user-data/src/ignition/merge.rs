@@ -22,7 +22,7 @@ const ARGUMENTS: [&str; 2] = ["shouldExist", "shouldNotExist"];
 const ADDED: [&str; 4] = ["append", "mountOptions", "openOptions", "options"];
 
 /// Puts `child` on top of `parent`. `name` is the key both stand under.
-pub(super) fn merge(parent: &mut Node, child: Node, name: &str) {
+pub(super) fn merge_documents(parent: &mut Node, child: Node, name: &str) {
     if child.is_null() {
         return;
     }
@@ -39,7 +39,7 @@ fn merge_mappings(base: &mut Vec<MappingEntry>, over: Vec<MappingEntry>) {
     drop_taken(base, &over, &ARGUMENTS);
     for entry in over {
         match base.iter_mut().find(|known| known.key == entry.key) {
-            Some(known) => merge(&mut known.value, entry.value, &entry.key),
+            Some(known) => merge_documents(&mut known.value, entry.value, &entry.key),
             None => base.push(entry),
         }
     }
@@ -49,7 +49,7 @@ fn merge_mappings(base: &mut Vec<MappingEntry>, over: Vec<MappingEntry>) {
 fn drop_taken(base: &mut [MappingEntry], over: &[MappingEntry], family: &[&str]) {
     for kind in family {
         let taken: HashSet<String> =
-            list(over, kind).iter().filter_map(|item| identity(item, kind)).collect();
+            list_of_key(over, kind).iter().filter_map(|item| item_identity(item, kind)).collect();
         if taken.is_empty() {
             continue;
         }
@@ -58,14 +58,14 @@ fn drop_taken(base: &mut [MappingEntry], over: &[MappingEntry], family: &[&str])
         for entry in others {
             let name = entry.key.clone();
             if let Value::Sequence(items) = &mut entry.value.value {
-                items.retain(|item| identity(item, &name).is_none_or(|key| !taken.contains(&key)));
+                items.retain(|item| item_identity(item, &name).is_none_or(|key| !taken.contains(&key)));
             }
         }
     }
 }
 
-fn list<'e>(entries: &'e [MappingEntry], key: &str) -> &'e [Node] {
-    tree::items(entries.iter().find(|entry| entry.key == key).map(|entry| &entry.value))
+fn list_of_key<'e>(entries: &'e [MappingEntry], key: &str) -> &'e [Node] {
+    tree::list_items(entries.iter().find(|entry| entry.key == key).map(|entry| &entry.value))
 }
 
 fn merge_lists(base: &mut Vec<Node>, over: Vec<Node>, name: &str) {
@@ -74,16 +74,16 @@ fn merge_lists(base: &mut Vec<Node>, over: Vec<Node>, name: &str) {
     }
     let mut places: HashMap<String, usize> = HashMap::new();
     for (place, item) in base.iter().enumerate() {
-        places.extend(identity(item, name).map(|key| (key, place)));
+        places.extend(item_identity(item, name).map(|key| (key, place)));
     }
     let mut gone = HashSet::new();
     for item in over {
-        match identity(&item, name).and_then(|key| places.get(&key)) {
+        match item_identity(&item, name).and_then(|key| places.get(&key)) {
             // A header without a value takes the parent's away.
-            Some(place) if name == "httpHeaders" && tree::find(&item, "value").is_none() => {
+            Some(place) if name == "httpHeaders" && tree::find_value(&item, "value").is_none() => {
                 gone.insert(*place);
             }
-            Some(place) => merge(&mut base[*place], item, ""),
+            Some(place) => merge_documents(&mut base[*place], item, ""),
             None => base.push(item),
         }
     }
@@ -95,7 +95,7 @@ fn merge_lists(base: &mut Vec<Node>, over: Vec<Node>, name: &str) {
 }
 
 /// What names an item of a list, by the list's own name; an item without a name is its own.
-pub(super) fn identity(item: &Node, list: &str) -> Option<String> {
+pub(super) fn item_identity(item: &Node, list: &str) -> Option<String> {
     let named = |key: &str| tree::text_of(item, key).map(str::to_owned);
     match list {
         "directories" | "files" | "links" => named("path"),
@@ -105,7 +105,7 @@ pub(super) fn identity(item: &Node, list: &str) -> Option<String> {
         "partitions" => {
             // Zero means the next free number, so only the label says which partition it is.
             let number = named("number").filter(|number| number != "0");
-            let label = || tree::find(item, "label").and_then(tree::text);
+            let label = || tree::find_value(item, "label").and_then(tree::scalar_text);
             number.map(|number| format!("number {number}")).or_else(|| Some(format!("label {}", label()?)))
         }
         _ => match &item.value {

@@ -14,6 +14,7 @@ mod conflict;
 mod data_address;
 mod disks;
 mod filesystems;
+mod install;
 mod legacy;
 mod merge;
 mod nodes;
@@ -36,6 +37,7 @@ use crate::plan::{FirstBootPlan, PlanStage, StepOrigin};
 use crate::protected;
 use crate::room::DecompressionBudget;
 use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics, Severity};
+use document::source::SourceMark;
 use document::yaml::Node;
 use reference::Resolved;
 
@@ -44,7 +46,7 @@ use reference::Resolved;
 const ROOT: &str = "$";
 
 /// Which document is read.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Scope {
     /// One that refers to no other.
     Alone,
@@ -55,7 +57,7 @@ enum Scope {
 }
 
 /// What all readers of a document must know.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug, Clone, Copy)]
 struct Context {
     scope: Scope,
     timeouts: Timeouts,
@@ -121,9 +123,9 @@ pub fn read(text: &str, part: u16, room: &mut DecompressionBudget, found: &mut D
         found.append(own);
         return FirstBootPlan::default();
     };
-    version::modernize(&mut document, &mut own);
+    version::modernize_document(&mut document, &mut own);
     // Behind the translation, so that one set of rules serves all versions.
-    conflict::check(&document, &mut own);
+    conflict::check_conflicts(&document, &mut own);
     let context = Context { scope: Scope::Alone, timeouts: timeouts::read(&document) };
     let plan = plan_document(&document, context, room, &mut own);
     wholly_or_not(plan, &document, own, found)
@@ -137,7 +139,7 @@ pub fn read_resolved(
     room: &mut DecompressionBudget,
     found: &mut Diagnostics,
 ) -> FirstBootPlan {
-    let resolved = resolved.clone().renumbered(numbers);
+    let resolved = resolved.clone().renumber_sources(numbers);
     let mut own = resolved.found;
     let context = |scope| Context { scope, timeouts: timeouts::read(&resolved.tree) };
     // Each is judged by itself first, since a mistake in one may be hidden by another. They share one room: with
@@ -145,17 +147,17 @@ pub fn read_resolved(
     // The judged copies count, but what is planned in the end has all the room.
     let mut scratch = room.clone();
     for document in &resolved.documents {
-        conflict::check(document, &mut own);
+        conflict::check_conflicts(document, &mut own);
         // Only what is wrong with it counts.
         let _ = plan_document(document, context(Scope::Part), &mut scratch, &mut own);
     }
-    conflict::check(&resolved.tree, &mut own);
+    conflict::check_conflicts(&resolved.tree, &mut own);
     let plan = plan_document(&resolved.tree, context(Scope::Merged), room, &mut own);
-    wholly_or_not(plan, &resolved.tree, without_repetitions(&own), found)
+    wholly_or_not(plan, &resolved.tree, without_repetitions(&own, resolved.tree.at.part), found)
 }
 
 /// What is found in a document is found in the merged one again.
-fn without_repetitions(found: &Diagnostics) -> Diagnostics {
+fn without_repetitions(found: &Diagnostics, document: u16) -> Diagnostics {
     let mut once = Diagnostics::default();
     for (index, diagnostic) in found.list().iter().enumerate() {
         let is_known = |one: &Diagnostic| one.at == diagnostic.at && one.message == diagnostic.message;
@@ -167,7 +169,7 @@ fn without_repetitions(found: &Diagnostics) -> Diagnostics {
     if found.worst_severity() > once.worst_severity() {
         once.push(Diagnostic::error(
             DiagnosticCode::Refused,
-            document::source::SourceMark::default(),
+            SourceMark::start_of(document),
             "more is wrong than is shown",
         ));
     }
@@ -208,8 +210,8 @@ fn plan_document(
 ) -> FirstBootPlan {
     let mut plan = FirstBootPlan::default();
     let Some(mut fields) = MappingFields::read_mapping(document, ROOT_KEYS, ROOT, found) else { return plan };
-    ignition(&mut fields, found);
-    inner(&fields, "kernelArguments", ARGUMENT_KEYS, found);
+    read_ignition(&mut fields, found);
+    open_inner(&fields, "kernelArguments", ARGUMENT_KEYS, found);
     let section = |name: &str| (fields.field_node(name), fields.child_path(name));
     let (storage, systemd, passwd) = (section("storage"), section("systemd"), section("passwd"));
     if let (Some(node), path) = storage {
@@ -230,17 +232,17 @@ fn plan_document(
 
 /// What `ignition` says besides its version and what it refers to. Tools write empty sections, which ask for
 /// nothing.
-fn ignition(fields: &mut MappingFields<'_>, found: &mut Diagnostics) {
-    let Some(ignition) = inner(fields, "ignition", IGNITION_KEYS, found) else { return };
-    inner(&ignition, "proxy", PROXY_KEYS, found);
-    inner(&ignition, "timeouts", TIMEOUT_KEYS, found);
-    if let Some(security) = inner(&ignition, "security", SECURITY_KEYS, found) {
-        inner(&security, "tls", TLS_KEYS, found);
+fn read_ignition(fields: &mut MappingFields<'_>, found: &mut Diagnostics) {
+    let Some(ignition) = open_inner(fields, "ignition", IGNITION_KEYS, found) else { return };
+    open_inner(&ignition, "proxy", PROXY_KEYS, found);
+    open_inner(&ignition, "timeouts", TIMEOUT_KEYS, found);
+    if let Some(security) = open_inner(&ignition, "security", SECURITY_KEYS, found) {
+        open_inner(&security, "tls", TLS_KEYS, found);
     }
 }
 
 /// Opens a mapping inside a mapping.
-fn inner<'n>(
+fn open_inner<'n>(
     fields: &MappingFields<'n>,
     name: &str,
     table: &'static [FieldKey],

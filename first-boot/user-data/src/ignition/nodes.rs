@@ -58,7 +58,7 @@ pub(super) fn read(
 ) {
     let mut directories = FirstBootPlan::default();
     for_each_item(storage, "directories", DIRECTORY_KEYS, found, |fields, path, found| {
-        directory(fields, path, &mut directories, found);
+        read_directory(fields, path, &mut directories, found);
     });
     // Ignition makes directories before what lies in them, in whatever order they are listed.
     directories.steps.sort_by_key(|planned| match &planned.step {
@@ -67,9 +67,11 @@ pub(super) fn read(
     });
     plan.steps.extend(directories.steps);
     for_each_item(storage, "files", FILE_KEYS, found, |fields, path, found| {
-        file(fields, path, context, room, plan, found);
+        read_file(fields, path, context, room, plan, found);
     });
-    for_each_item(storage, "links", LINK_KEYS, found, |fields, path, found| link(fields, path, plan, found));
+    for_each_item(storage, "links", LINK_KEYS, found, |fields, path, found| {
+        read_link(fields, path, plan, found);
+    });
 }
 
 /// Whether a file is networkd's, which runs already and must be told.
@@ -77,7 +79,7 @@ pub(super) fn concerns_network(step: &PlanStep) -> bool {
     matches!(step, PlanStep::PlaceFile(file) if file.path.starts_with(NETWORK_FOLDER))
 }
 
-fn file(
+fn read_file(
     fields: &mut MappingFields<'_>,
     path: &str,
     context: Context,
@@ -87,10 +89,10 @@ fn file(
 ) {
     let target = target_path(fields, found);
     let overwrite = read_flag(fields, "overwrite", found);
-    let mode = mode(fields, found);
-    let owner = owner(fields, found);
+    let mode = read_mode(fields, found);
+    let owner = read_owner(fields, found);
     let contents = fields.field_node("contents");
-    let has_source = contents.is_some_and(|node| tree::find(node, "source").is_some());
+    let has_source = contents.is_some_and(|node| tree::find_value(node, "source").is_some());
     if overwrite && !has_source {
         let message = "`overwrite` needs `contents` with a `source` to write";
         found
@@ -99,7 +101,7 @@ fn file(
     let contents = contents.map_or(Ok(None), |node| {
         resource::read_content(node, format!("{path}.contents"), context, room, found)
     });
-    let appended: Result<Vec<_>, ()> = tree::items(fields.field_node("append"))
+    let appended: Result<Vec<_>, ()> = tree::list_items(fields.field_node("append"))
         .iter()
         .enumerate()
         .map(|(index, item)| {
@@ -123,21 +125,26 @@ fn set_hostname(file: &PlacedFile, fields: &MappingFields<'_>, path: &str, plan:
     }
 }
 
-fn directory(fields: &mut MappingFields<'_>, path: &str, plan: &mut FirstBootPlan, found: &mut Diagnostics) {
+fn read_directory(
+    fields: &mut MappingFields<'_>,
+    path: &str,
+    plan: &mut FirstBootPlan,
+    found: &mut Diagnostics,
+) {
     let target = target_path(fields, found);
     let overwrite = read_flag(fields, "overwrite", found);
-    let mode = mode(fields, found);
-    let owner = owner(fields, found);
+    let mode = read_mode(fields, found);
+    let owner = read_owner(fields, found);
     let Some(target) = target else { return };
     let step = PlanStep::MakeDirectory(DirectoryStep { path: target, mode, owner, overwrite });
     add(plan, PlanStage::Files, fields, path, step);
 }
 
-fn link(fields: &mut MappingFields<'_>, path: &str, plan: &mut FirstBootPlan, found: &mut Diagnostics) {
+fn read_link(fields: &mut MappingFields<'_>, path: &str, plan: &mut FirstBootPlan, found: &mut Diagnostics) {
     let (place, target) = (target_path(fields, found), read_required(fields, "target", found));
     let overwrite = read_flag(fields, "overwrite", found);
     let hard = read_flag(fields, "hard", found);
-    let owner = owner(fields, found);
+    let owner = read_owner(fields, found);
     let (Some(place), Some(target)) = (place, target) else { return };
     let step = PlanStep::MakeLink(LinkStep { path: place, target, hard, owner, overwrite });
     add(plan, PlanStage::Files, fields, path, step);
@@ -146,18 +153,20 @@ fn link(fields: &mut MappingFields<'_>, path: &str, plan: &mut FirstBootPlan, fo
 /// `path`, absolute, clean and not one the machine is reached through.
 fn target_path(fields: &mut MappingFields<'_>, found: &mut Diagnostics) -> Option<String> {
     let path = written_path(fields, "path", found)?;
-    let Some(PolicyObjection { message, instead }) = protected::check_path(&path) else { return Some(path) };
+    let Some(PolicyObjection { message, instead }) = protected::check_path(&path) else {
+        return Some(path);
+    };
     let at = fields.field_node("path").map_or_else(|| fields.start_mark(), |node| node.at);
     let objection = Diagnostic::error(DiagnosticCode::Protected, at, message).with_help(instead);
     fields.refuse_field("path", objection, found);
     None
 }
 
-fn owner(fields: &mut MappingFields<'_>, found: &mut Diagnostics) -> FileOwner {
-    FileOwner { user: account(fields, "user", found), group: account(fields, "group", found) }
+fn read_owner(fields: &mut MappingFields<'_>, found: &mut Diagnostics) -> FileOwner {
+    FileOwner { user: read_account(fields, "user", found), group: read_account(fields, "group", found) }
 }
 
-fn account(fields: &mut MappingFields<'_>, name: &str, found: &mut Diagnostics) -> Option<AccountRef> {
+fn read_account(fields: &mut MappingFields<'_>, name: &str, found: &mut Diagnostics) -> Option<AccountRef> {
     let mut account =
         MappingFields::read_mapping(fields.field_node(name)?, ACCOUNT_KEYS, fields.child_path(name), found)?;
     let id = account.read_number::<u32>("id", found);
@@ -170,7 +179,7 @@ fn account(fields: &mut MappingFields<'_>, name: &str, found: &mut Diagnostics) 
 }
 
 /// Ignition's modes are decimal numbers.
-fn mode(fields: &mut MappingFields<'_>, found: &mut Diagnostics) -> Option<u32> {
+fn read_mode(fields: &mut MappingFields<'_>, found: &mut Diagnostics) -> Option<u32> {
     let mode = fields.read_number::<u32>("mode", found)?;
     if mode.value > MOST_MODE {
         let message = "`mode` must be a decimal number up to 4095, which is octal 7777";

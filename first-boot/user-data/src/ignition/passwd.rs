@@ -73,7 +73,7 @@ fn plan_user(fields: &mut MappingFields<'_>, path: &str, plan: &mut FirstBootPla
         let text: Option<document::source::Located<String>> = fields.read_text(name, found);
         text.map(|text| text.value).filter(|text| !text.is_empty() && !text.contains(['\n', ':']))
     };
-    let password = password(fields, found);
+    let password = read_password(fields, found);
     let user = UserStep {
         name: name.clone(),
         uid: fields.read_number::<u32>("uid", found).map(|uid| uid.value),
@@ -102,7 +102,7 @@ fn plan_user(fields: &mut MappingFields<'_>, path: &str, plan: &mut FirstBootPla
 
 /// `passwordHash`. Of an empty one Ignition makes `*`, which no password fits: in /etc/shadow an empty field lets
 /// everybody in. Not given, the password stays as it is.
-fn password(fields: &mut MappingFields<'_>, found: &mut Diagnostics) -> Option<Password> {
+fn read_password(fields: &mut MappingFields<'_>, found: &mut Diagnostics) -> Option<Password> {
     let hash = fields.read_text("passwordHash", found)?;
     if hash.value.is_empty() {
         return Some(Password::Hash(Secret::new("*".to_owned())));
@@ -139,7 +139,7 @@ fn read_keys(fields: &mut MappingFields<'_>, found: &mut Diagnostics) -> Vec<Str
             match ssh_key::check_key(line) {
                 Ok(()) => keys.push(line.to_owned()),
                 Err(flaw) => {
-                    let message = format!("this key {}; it is left out", flaw.words());
+                    let message = format!("this key {}; it is left out", flaw.flaw_words());
                     let diagnostic = Diagnostic::warning(DiagnosticCode::BadValue, text.at, message);
                     found.push(diagnostic.with_key(fields.child_path("sshAuthorizedKeys")));
                 }

@@ -56,7 +56,11 @@ pub(super) fn read_required(
 }
 
 /// A text; an empty one is none, as Ignition has it.
-pub(super) fn filled(fields: &mut MappingFields<'_>, name: &str, found: &mut Diagnostics) -> Option<String> {
+pub(super) fn filled_text(
+    fields: &mut MappingFields<'_>,
+    name: &str,
+    found: &mut Diagnostics,
+) -> Option<String> {
     fields.read_text(name, found).map(|text| text.value).filter(|text| !text.is_empty())
 }
 

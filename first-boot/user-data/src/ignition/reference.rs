@@ -9,8 +9,8 @@
 use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
 use document::source::SourceMark;
 use document::yaml::Node;
+use error_text::redacted_address;
 
-use crate::address;
 use crate::json;
 use crate::plan::step::{FetchRequest, FileContent};
 use crate::room::{self, DecompressionBudget};
@@ -26,7 +26,7 @@ const MOST_REFERENCES: usize = 64;
 pub type ReferenceGetter<'a> = &'a mut dyn FnMut(&FetchRequest) -> Result<Vec<u8>, Diagnostic>;
 
 /// A configuration with everything it refers to in it.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Resolved {
     /// What it refers to, in the order in which it was fetched: the places with the numbers 1 and so on.
     pub referred: Vec<Referred>,
@@ -39,7 +39,7 @@ pub struct Resolved {
 }
 
 /// A configuration that another one refers to.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Referred {
     /// Where it came from, for people.
     pub name: String,
@@ -50,9 +50,9 @@ pub struct Referred {
 impl Resolved {
     /// The same, its places being those of sources with these numbers.
     #[must_use]
-    pub(super) fn renumbered(mut self, numbers: &[u16]) -> Self {
-        tree::renumber(&mut self.tree, numbers);
-        self.documents.iter_mut().for_each(|document| tree::renumber(document, numbers));
+    pub(super) fn renumber_sources(mut self, numbers: &[u16]) -> Self {
+        tree::renumber_marks(&mut self.tree, numbers);
+        self.documents.iter_mut().for_each(|document| tree::renumber_marks(document, numbers));
         let mut found = Diagnostics::default();
         for diagnostic in self.found.list() {
             let mut diagnostic = diagnostic.clone();
@@ -69,13 +69,13 @@ impl Resolved {
 }
 
 /// The configuration with what it refers to; `None` if it refers to nothing, or cannot be read at all.
-pub fn resolve(content: &[u8], get: ReferenceGetter<'_>) -> Option<Resolved> {
+pub fn resolve_references(content: &[u8], get: ReferenceGetter<'_>) -> Option<Resolved> {
     // A document that cannot be read is reported by who reads it, with the place.
     let document =
         json::is_bounded(content).then(|| parse_document(content, 0, &mut Diagnostics::default()))??;
     let config = tree::find_below(&document, &["ignition", "config"])?;
     // `append` is the word of specification 2, which is not translated yet here.
-    let refers = ["append", "merge", "replace"].iter().any(|key| tree::find(config, key).is_some());
+    let refers = ["append", "merge", "replace"].iter().any(|key| tree::find_value(config, key).is_some());
     if !refers {
         return None;
     }
@@ -105,15 +105,16 @@ struct ReferenceResolver<'a> {
 
 impl ReferenceResolver<'_> {
     fn resolve_document(&mut self, mut document: Node, depth: usize) -> Node {
-        version::modernize(&mut document, &mut self.found);
+        version::modernize_document(&mut document, &mut self.found);
         // Merging makes one of two equals, so each is kept as it was to be judged.
         self.documents.push(document.clone());
         // Each configuration says how long what it names may take.
         let patience = timeouts::read(&document);
-        let config = tree::find_mut(&mut document, "ignition").and_then(|node| tree::remove(node, "config"));
+        let config =
+            tree::find_mut(&mut document, "ignition").and_then(|node| tree::remove_entry(node, "config"));
         let Some(config) = config.map(|entry| entry.value) else { return document };
         if depth >= DEEPEST {
-            self.refuse(
+            self.refuse_reference(
                 config.at,
                 DiagnosticCode::LimitExceeded,
                 "configurations refer to one another more than 8 deep",
@@ -122,7 +123,7 @@ impl ReferenceResolver<'_> {
         }
         // An empty `replace`, as tools write it, replaces nothing.
         if let Some(replace) =
-            tree::find(&config, "replace").filter(|node| tree::text_of(node, "source").is_some())
+            tree::find_value(&config, "replace").filter(|node| tree::text_of(node, "source").is_some())
         {
             let path = "$.ignition.config.replace";
             return match self.fetch_reference(replace, path, patience) {
@@ -130,11 +131,11 @@ impl ReferenceResolver<'_> {
                 None => document,
             };
         }
-        for (index, reference) in tree::items(tree::find(&config, "merge")).iter().enumerate() {
+        for (index, reference) in tree::list_items(tree::find_value(&config, "merge")).iter().enumerate() {
             let path = format!("$.ignition.config.merge[{index}]");
             if let Some(other) = self.fetch_reference(reference, &path, patience) {
                 let other = self.resolve_document(other, depth + 1);
-                merge::merge(&mut document, other, "");
+                merge::merge_documents(&mut document, other, "");
             }
         }
         document
@@ -147,20 +148,29 @@ impl ReferenceResolver<'_> {
         path: &str,
         patience: timeouts::Timeouts,
     ) -> Option<Node> {
-        let source = tree::find(reference, "source");
+        let source = tree::find_value(reference, "source");
         let at = source.map_or(reference.at, |node| node.at);
         if self.referred.len() >= MOST_REFERENCES {
-            self.refuse(at, DiagnosticCode::LimitExceeded, "more than 64 configurations are referred to");
+            self.refuse_reference(
+                at,
+                DiagnosticCode::LimitExceeded,
+                "more than 64 configurations are referred to",
+            );
             return None;
         }
-        let content =
-            resource::required(reference, path.to_owned(), patience, &mut self.room, &mut self.found)?;
+        let content = resource::required_content(
+            reference,
+            path.to_owned(),
+            patience,
+            &mut self.room,
+            &mut self.found,
+        )?;
         let (name, bytes) = match content {
             FileContent::Inline(bytes) => {
                 (format!("the data address in line {}", at.line), bytes.reveal().clone())
             }
-            FileContent::Fetched(fetch) => match self.get(&fetch) {
-                Ok(bytes) => (address::redacted_address(&fetch.url), bytes),
+            FileContent::Fetched(fetch) => match self.fetch_content(&fetch) {
+                Ok(bytes) => (redacted_address(&fetch.url), bytes),
                 Err(flaw) => {
                     self.found.push(Diagnostic { at, ..flaw }.with_key(path));
                     return None;
@@ -170,12 +180,12 @@ impl ReferenceResolver<'_> {
         self.parse_referred(name, &bytes, at)
     }
 
-    fn get(&mut self, fetch: &FetchRequest) -> Result<Vec<u8>, Diagnostic> {
+    fn fetch_content(&mut self, fetch: &FetchRequest) -> Result<Vec<u8>, Diagnostic> {
         let packed = (self.get)(fetch)?;
         let flawed = |flaw: &str| {
             reference_problem(DiagnosticCode::Encoding, &format!("a configuration this refers to {flaw}"))
         };
-        let bytes = if fetch.gzip { room::unpack(&packed).map_err(flawed)? } else { packed };
+        let bytes = if fetch.gzip { room::unpack_gzip(&packed).map_err(flawed)? } else { packed };
         match &fetch.hash {
             Some(hash) if !verification::digest_matches(&bytes, hash) => {
                 Err(flawed("does not have the hash it must have"))
@@ -186,7 +196,11 @@ impl ReferenceResolver<'_> {
 
     fn parse_referred(&mut self, name: String, bytes: &[u8], at: SourceMark) -> Option<Node> {
         if !json::is_bounded(bytes) {
-            self.refuse(at, DiagnosticCode::LimitExceeded, "a configuration this refers to is too large");
+            self.refuse_reference(
+                at,
+                DiagnosticCode::LimitExceeded,
+                "a configuration this refers to is too large",
+            );
             return None;
         }
         let number = u16::try_from(self.referred.len() + 1).unwrap_or(u16::MAX);
@@ -196,7 +210,7 @@ impl ReferenceResolver<'_> {
         document
     }
 
-    fn refuse(&mut self, at: SourceMark, code: DiagnosticCode, message: &str) {
+    fn refuse_reference(&mut self, at: SourceMark, code: DiagnosticCode, message: &str) {
         self.found.push(Diagnostic::error(code, at, message).with_key("$.ignition.config"));
     }
 }

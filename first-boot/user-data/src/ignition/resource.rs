@@ -60,7 +60,7 @@ pub(super) fn read_content(
         let fetch = FetchRequest { url: source.value, headers, hash, gzip, fallback: None, timeouts };
         return Ok(Some(FileContent::Fetched(fetch)));
     }
-    match data_address::inline(&source.value, gzip, room, hash.as_deref()) {
+    match data_address::inline_bytes(&source.value, gzip, room, hash.as_deref()) {
         Ok(bytes) => Ok(Some(FileContent::Inline(Secret::new(bytes)))),
         Err((code, message, help)) => {
             let diagnostic = Diagnostic::error(code, source.at, message);
@@ -75,7 +75,7 @@ pub(super) fn read_content(
 }
 
 /// The content of a reference, which must have a source.
-pub(super) fn required(
+pub(super) fn required_content(
     node: &Node,
     path: String,
     timeouts: Timeouts,
@@ -97,7 +97,7 @@ fn check_headers(
     scope: Scope,
     found: &mut Diagnostics,
 ) {
-    let Some(node) = fields.field_node("httpHeaders").filter(|node| !tree::items(Some(node)).is_empty())
+    let Some(node) = fields.field_node("httpHeaders").filter(|node| !tree::list_items(Some(node)).is_empty())
     else {
         return;
     };
@@ -127,7 +127,7 @@ fn check_hash(
     scope: Scope,
     found: &mut Diagnostics,
 ) {
-    let hash = fields.field_node("verification").and_then(|node| tree::find(node, "hash"));
+    let hash = fields.field_node("verification").and_then(|node| tree::find_value(node, "hash"));
     if let (Some(hash), None, Scope::Alone | Scope::Merged) = (hash, source, scope) {
         let message = "a hash needs a `source` whose hash it is";
         fields.refuse_field(
@@ -214,12 +214,12 @@ mod tests {
         let hash = "sha256-2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824";
 
         assert_eq!(
-            data_address::inline("data:,hello", false, &mut DecompressionBudget::default(), Some(hash))
+            data_address::inline_bytes("data:,hello", false, &mut DecompressionBudget::default(), Some(hash))
                 .unwrap(),
             b"hello"
         );
         assert!(
-            data_address::inline("data:,hellO", false, &mut DecompressionBudget::default(), Some(hash))
+            data_address::inline_bytes("data:,hellO", false, &mut DecompressionBudget::default(), Some(hash))
                 .is_err()
         );
         assert!(is_hash(hash) && !is_hash("sha256-12") && !is_hash("md5-2cf24dba"));

@@ -13,7 +13,7 @@ use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
 use document::yaml::{MappingEntry, Node, ScalarStyle, Value};
 
 /// What a value must be.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Shape {
     Flag,
     List,
@@ -23,7 +23,7 @@ enum Shape {
 }
 
 impl Shape {
-    fn words(self) -> &'static str {
+    fn shape_words(self) -> &'static str {
         match self {
             Self::Flag => "true or false",
             Self::List => "a list",
@@ -33,7 +33,7 @@ impl Shape {
         }
     }
 
-    fn fits(self, node: &Node) -> bool {
+    fn fits_node(self, node: &Node) -> bool {
         match (self, &node.value) {
             (Self::List, Value::Sequence(_)) | (Self::Mapping, Value::Mapping(_)) => true,
             // The tree is shared with YAML, where quotes are a style. In JSON they make the text.
@@ -169,7 +169,7 @@ const TEXT_LISTS: [&str; 8] = [
 ];
 
 /// Takes out of a tree what has not the shape that it must have, and reports it.
-pub(super) fn check(document: &mut Node, found: &mut Diagnostics) {
+pub(super) fn check_shapes(document: &mut Node, found: &mut Diagnostics) {
     check_node(document, Shape::Mapping, "this configuration", "", "$", found);
 }
 
@@ -178,8 +178,8 @@ fn check_node(node: &mut Node, shape: Shape, name: &str, within: &str, path: &st
     if node.is_null() {
         return;
     }
-    if !shape.fits(node) {
-        let message = format!("{name} must be {}, but it is {}", shape.words(), node.shape_name());
+    if !shape.fits_node(node) {
+        let message = format!("{name} must be {}, but it is {}", shape.shape_words(), node.shape_name());
         found.push(Diagnostic::error(DiagnosticCode::WrongType, node.at, message).with_key(path));
         node.value = Value::Unreadable;
         return;

@@ -17,8 +17,8 @@ use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
 use document::source::Located;
 use document::yaml::Node;
 
-use super::add;
 use super::readers::{for_each_item, read_required};
+use super::{add, install};
 
 const SYSTEMD_KEYS: &[FieldKey] = &[supported_key("units")];
 const UNIT_KEYS: &[FieldKey] = &[
@@ -48,6 +48,7 @@ pub(super) fn read(node: &Node, path: String, plan: &mut FirstBootPlan, found: &
         unit_files(fields, path, &name, &mut files, found);
         unit_links(fields, path, &name, &mut links, &mut starts, found);
     });
+    install::warn_without_install(&files, &links, found);
     if !files.steps.is_empty() || !links.steps.is_empty() {
         files.push_once(PlanStage::Units, StepOrigin::from("agent"), PlanStep::ReloadUnits);
     }
@@ -81,19 +82,7 @@ fn unit_files(
     files: &mut FirstBootPlan,
     found: &mut Diagnostics,
 ) {
-    let is_enabled = fields.read_flag("enabled", found).is_some_and(|flag| flag.value);
     if let Some(contents) = unit_text(fields, found) {
-        // An instance is enabled by its template's section.
-        if is_enabled && !unit_text::has_install(&contents.value) && !name.contains('@') {
-            let message =
-                format!("{name} is started once: without an [Install] section no later boot starts it");
-            let diagnostic = Diagnostic::warning(DiagnosticCode::NoEffect, contents.at, message);
-            found.push(
-                diagnostic
-                    .with_key(fields.child_path("enabled"))
-                    .with_help("add `[Install]` and `WantedBy=multi-user.target`"),
-            );
-        }
         let content = Secret::new(relaxed_text(name, contents, fields.child_path("contents"), found));
         let step = PlanStep::WriteUnit { name: name.to_owned(), content, runtime: false };
         add(files, PlanStage::Units, fields, path, step);
@@ -119,7 +108,7 @@ fn unit_files(
 /// `contents`, if it is a unit's; an empty one says nothing.
 fn unit_text(fields: &mut MappingFields<'_>, found: &mut Diagnostics) -> Option<Located<String>> {
     let contents = fields.read_text("contents", found).filter(|text| !text.value.is_empty())?;
-    let Some(flaw) = unit_text::flaw(&contents.value) else { return Some(contents) };
+    let Some(flaw) = unit_text::syntax_flaw(&contents.value) else { return Some(contents) };
     let message = format!("this is no unit: its line {} {}", flaw.line, flaw.reason);
     fields.refuse_field("contents", Diagnostic::error(DiagnosticCode::Syntax, contents.at, message), found);
     None

@@ -7,6 +7,7 @@ use document::source::SourceTexts;
 
 mod legacy;
 mod merging;
+mod refusals;
 mod validation;
 
 const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKtUsNNX8kEnqp0nrmHYBNCJYGPTrPHmFQhRCGGQpqaH me";

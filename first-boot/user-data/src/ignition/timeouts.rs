@@ -13,7 +13,7 @@ pub(super) use crate::plan::step::Timeouts;
 pub(super) fn read(document: &Node) -> Timeouts {
     let seconds = |key| {
         let node = tree::find_below(document, &["ignition", "timeouts", key])?;
-        tree::text(node)?.parse().ok()
+        tree::scalar_text(node)?.parse().ok()
     };
     Timeouts { headers: seconds("httpResponseHeaders"), total: seconds("httpTotal") }
 }

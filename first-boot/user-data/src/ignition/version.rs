@@ -23,21 +23,21 @@ const FIRST_WITH_NO_FORMAT: u32 = 3;
 const SPECIAL_BITS: u32 = 0o7000;
 
 /// Turns a document into one of the newest version.
-pub(super) fn modernize(document: &mut Node, found: &mut Diagnostics) {
+pub(super) fn modernize_document(document: &mut Node, found: &mut Diagnostics) {
     match read(document) {
         Ok((2, minor)) => {
-            legacy::translate(document, minor, found);
-            shape::check(document, found);
+            legacy::translate_legacy(document, minor, found);
+            shape::check_shapes(document, found);
         }
         Ok((_, minor)) => {
-            shape::check(document, found);
+            shape::check_shapes(document, found);
             drop_special_bits(document, minor, found);
             refuse_early_none(document, minor, found);
         }
         Err(flaw) => {
             // It was said what this is; that it is no key of version 3 says nothing more.
-            tree::remove(document, "ignitionVersion");
-            shape::check(document, found);
+            tree::remove_entry(document, "ignitionVersion");
+            shape::check_shapes(document, found);
             found.push(flaw.with_key("$.ignition.version"));
         }
     }
@@ -45,16 +45,16 @@ pub(super) fn modernize(document: &mut Node, found: &mut Diagnostics) {
 
 /// Major and minor number, or what is wrong with them.
 fn read(document: &Node) -> Result<(u32, u32), Diagnostic> {
-    if let Some(first) = tree::find(document, "ignitionVersion") {
+    if let Some(first) = tree::find_value(document, "ignitionVersion") {
         return Err(first_specification(first.at));
     }
     let Some(node) = tree::find_below(document, &["ignition", "version"]) else {
-        let at = tree::find(document, "ignition").map_or(document.at, |node| node.at);
+        let at = tree::find_value(document, "ignition").map_or(document.at, |node| node.at);
         let message = "`ignition.version` is missing";
         return Err(Diagnostic::error(DiagnosticCode::MissingKey, at, message).with_help("write \"3.4.0\""));
     };
-    let version = Located { value: tree::text(node).unwrap_or_default(), at: node.at };
-    parse(version)
+    let version = Located { value: tree::scalar_text(node).unwrap_or_default(), at: node.at };
+    parse_version(version)
 }
 
 fn first_specification(at: SourceMark) -> Diagnostic {
@@ -62,7 +62,7 @@ fn first_specification(at: SourceMark) -> Diagnostic {
         .with_help("write it anew as version 3.4.0; Butane makes such files from YAML")
 }
 
-fn parse(version: Located<&str>) -> Result<(u32, u32), Diagnostic> {
+fn parse_version(version: Located<&str>) -> Result<(u32, u32), Diagnostic> {
     let refuse = |message: &str| Diagnostic::error(DiagnosticCode::Refused, version.at, message);
     let mut numbers = version.value.split('.').map(str::parse::<u32>);
     let mut next = || numbers.next().map(Result::ok);
@@ -92,7 +92,7 @@ fn drop_special_bits(document: &mut Node, minor: u32, found: &mut Diagnostics) {
     for list in ["directories", "files"] {
         for (index, item) in tree::items_mut(storage, list).iter_mut().enumerate() {
             let Some(mode) = tree::find_mut(item, "mode") else { continue };
-            let bits = tree::text(mode).and_then(|text| text.parse::<u32>().ok()).unwrap_or_default();
+            let bits = tree::scalar_text(mode).and_then(|text| text.parse::<u32>().ok()).unwrap_or_default();
             // A larger number is refused by who reads it.
             if bits & SPECIAL_BITS == 0 || bits > 0o7777 {
                 continue;
@@ -114,8 +114,10 @@ fn refuse_early_none(document: &Node, minor: u32, found: &mut Diagnostics) {
         return;
     }
     let filesystems = tree::find_below(document, &["storage", "filesystems"]);
-    for (index, item) in tree::items(filesystems).iter().enumerate() {
-        if let Some(format) = tree::find(item, "format").filter(|node| tree::text(node) == Some("none")) {
+    for (index, item) in tree::list_items(filesystems).iter().enumerate() {
+        if let Some(format) =
+            tree::find_value(item, "format").filter(|node| tree::scalar_text(node) == Some("none"))
+        {
             let message = "`none` is a format from version 3.3.0 on";
             let diagnostic = Diagnostic::error(DiagnosticCode::BadValue, format.at, message);
             found.push(

@@ -40,7 +40,7 @@ pub(super) fn is_interfaces_file(text: &str) -> bool {
 
 pub(super) fn read(text: &str, part: u16, found: &mut Diagnostics) -> Vec<NetworkInterface> {
     let lines = logical_lines(text, part);
-    let words: usize = lines.iter().map(|line| line.words().count()).sum();
+    let words: usize = lines.iter().map(|line| line.more_words().count()).sum();
     // One line may hold a bond of thousands of members, so words count as well.
     if lines.len() > MOST_LINES || words > 2 * MOST_LINES {
         let message = format!("this has more than {MOST_LINES} lines, or too many words in them");
@@ -51,7 +51,7 @@ pub(super) fn read(text: &str, part: u16, found: &mut Diagnostics) -> Vec<Networ
     for line in lines {
         file.add(&line, found);
     }
-    file.finish(found)
+    file.finish_file(found)
 }
 
 /// What is collected while the lines are read.
@@ -78,11 +78,11 @@ struct Part {
 impl File {
     fn add(&mut self, line: &Line, found: &mut Diagnostics) {
         match line.name.as_str() {
-            "iface" => self.begin(line, found),
+            "iface" => self.begin_block(line, found),
             // Every interface that a file names is brought up, as the platform wants it.
-            "auto" | "allow-auto" | "allow-hotplug" | "no-auto-down" | "no-scripts" => self.end(found),
+            "auto" | "allow-auto" | "allow-hotplug" | "no-auto-down" | "no-scripts" => self.end_stanza(found),
             "mapping" | "rename" | "source" | "source-directory" => {
-                self.end(found);
+                self.end_stanza(found);
                 let message = format!("`{}` refers to files and programs that are not there", line.name);
                 found.push(Diagnostic::warning(DiagnosticCode::Refused, line.at, message));
             }
@@ -90,9 +90,9 @@ impl File {
         }
     }
 
-    fn begin(&mut self, line: &Line, found: &mut Diagnostics) {
-        self.end(found);
-        let mut words = line.words();
+    fn begin_block(&mut self, line: &Line, found: &mut Diagnostics) {
+        self.end_stanza(found);
+        let mut words = line.more_words();
         let (name, family, method) = (words.next(), words.next(), words.next());
         // `eth0:1` is one more address of `eth0`.
         let name = name.and_then(|name| value::interface_name(name.split(':').next()?));
@@ -100,7 +100,7 @@ impl File {
             let message = "this must be `iface`, a name, `inet` or `inet6`, and a method";
             return found.push(Diagnostic::error(DiagnosticCode::BadValue, line.at, message));
         };
-        let stanza = self.stanza(&name, line.at);
+        let stanza = self.stanza_of(&name, line.at);
         let is_v6 = family == "inet6";
         match method {
             "dhcp" if is_v6 => stanza.interface.dhcp6 = true,
@@ -119,7 +119,7 @@ impl File {
         self.current = Some((name, Part { is_static: method == "static", ..Part::default() }));
     }
 
-    fn stanza(&mut self, name: &str, at: SourceMark) -> &mut Stanza {
+    fn stanza_of(&mut self, name: &str, at: SourceMark) -> &mut Stanza {
         if !self.stanzas.contains_key(name) {
             self.order.push(name.to_owned());
         }
@@ -137,17 +137,17 @@ impl File {
             return found.push(Diagnostic::warning(DiagnosticCode::UnknownKey, line.at, message));
         };
         let Some(stanza) = self.stanzas.get_mut(name) else { return };
-        match line.spelled().as_str() {
-            "address" => part.address = Some(line.value()),
+        match line.option_name().as_str() {
+            "address" => part.address = Some(line.option_value()),
             "netmask" => part.mask = Some(line.rest.clone()),
-            "gateway" => part.gateway = Some(line.value()),
+            "gateway" => part.gateway = Some(line.option_value()),
             "metric" => part.metric = Some(line.rest.clone()),
             other => stanza.add_option(other, line, &mut self.wiring, found),
         }
     }
 
     /// Ends a stanza: its address and its gateway are known now.
-    fn end(&mut self, found: &mut Diagnostics) {
+    fn end_stanza(&mut self, found: &mut Diagnostics) {
         let Some((name, part)) = self.current.take() else { return };
         let Some(stanza) = self.stanzas.get_mut(&name) else { return };
         let interface = &mut stanza.interface;
@@ -157,7 +157,7 @@ impl File {
             }
             return;
         }
-        interface.addresses.extend(part.net(interface.at, found).map(Address::plain));
+        interface.addresses.extend(part.parse_net(interface.at, found).map(Address::from_net));
         if let Some(gateway) = &part.gateway {
             let Some(via) = value::parse_ip(&gateway.value) else {
                 let message = "`gateway` must be an address";
@@ -169,8 +169,8 @@ impl File {
         }
     }
 
-    fn finish(mut self, found: &mut Diagnostics) -> Vec<NetworkInterface> {
-        self.end(found);
+    fn finish_file(mut self, found: &mut Diagnostics) -> Vec<NetworkInterface> {
+        self.end_stanza(found);
         let (mut interfaces, mut routes) = (Vec::new(), Vec::new());
         let mut everywhere = (Vec::new(), Vec::new());
         for name in std::mem::take(&mut self.order) {
@@ -182,7 +182,7 @@ impl File {
                 everywhere.0.append(&mut stanza.interface.dns);
                 everywhere.1.append(&mut stanza.interface.search);
             }
-            interfaces.extend(stanza.finish(&mut self.wiring, found));
+            interfaces.extend(stanza.finish_interface(&mut self.wiring, found));
         }
         add_servers_everywhere(&mut interfaces, &everywhere.0, &everywhere.1);
         for (name, route) in routes {
@@ -193,7 +193,7 @@ impl File {
 }
 
 impl Part {
-    fn net(&self, at: SourceMark, found: &mut Diagnostics) -> Option<Net> {
+    fn parse_net(&self, at: SourceMark, found: &mut Diagnostics) -> Option<Net> {
         let Some(address) = &self.address else {
             found.push(Diagnostic::error(
                 DiagnosticCode::MissingKey,
@@ -205,7 +205,7 @@ impl Part {
         match Net::parse(&address.value, self.mask.as_deref()) {
             Ok(net) => Some(net),
             Err(BadNet::NoPrefix(ip)) => {
-                let net = Net::guess(ip);
+                let net = Net::guess_prefix(ip);
                 let message = format!("this has no `netmask`, so a prefix of {} is assumed", net.prefix);
                 found.push(Diagnostic::warning(DiagnosticCode::Translated, address.at, message));
                 Some(net)
@@ -232,7 +232,7 @@ fn place_command(interfaces: &mut [NetworkInterface], name: &str, route: Interfa
 }
 
 fn add_value(options: &mut Options, (section, name): (&str, &'static str), text: Option<&str>) {
-    if let Some(value) = text.and_then(|text| setting::find_setting(section, name)?.value(text)) {
+    if let Some(value) = text.and_then(|text| setting::find_setting(section, name)?.accepted_value(text)) {
         options.push((name, value));
     }
 }

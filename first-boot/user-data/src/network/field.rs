@@ -1,7 +1,7 @@
 //! Fields of a network description, read and checked alike in every format.
 //!
 //! Knows how a value that is wrong is reported. Refuses to know what a field is called. Invariant: what
-//! is given back was checked by [`super::value`] or [`super::setting`].
+//! is given back was checked by [`super::value`] or [`super::setting_objection`].
 //!
 //! Documentation: systemd.network(5), resolved.conf(5).
 
@@ -26,7 +26,7 @@ pub(super) const MOST_SERVERS: usize = 64;
 const MTU: std::ops::RangeInclusive<u32> = 68..=65_535;
 
 /// A text that must look like something.
-pub(super) fn checked<T>(
+pub(super) fn checked_text<T>(
     fields: &mut MappingFields<'_>,
     name: &str,
     wanted: &str,
@@ -62,7 +62,7 @@ pub(super) fn read_address(
     name: &str,
     found: &mut Diagnostics,
 ) -> Option<IpAddr> {
-    checked(fields, name, "an address", value::parse_ip, found)
+    checked_text(fields, name, "an address", value::parse_ip, found)
 }
 
 /// True or false, in whatever word or number; ifupdown and Vultr write `1`.
@@ -80,7 +80,7 @@ pub(super) fn read_switch(
 pub(super) fn read_mtu(fields: &mut MappingFields<'_>, name: &str, found: &mut Diagnostics) -> Option<u32> {
     let wanted = format!("a number from {} to {}", MTU.start(), MTU.end());
     let check = |text: &str| text.trim().parse().ok().filter(|mtu| *mtu == 0 || MTU.contains(mtu));
-    checked(fields, name, &wanted, check, found).filter(|mtu| *mtu > 0)
+    checked_text(fields, name, &wanted, check, found).filter(|mtu| *mtu > 0)
 }
 
 /// Adds one of networkd's settings, when the field is there and has a value that networkd takes.
@@ -96,7 +96,7 @@ pub(super) fn set_option(
     if let Some(value) = value_of(setting, node) {
         return options.push((setting.name, value));
     }
-    let message = format!("`{name}` must be {}", setting.wanted());
+    let message = format!("`{name}` must be {}", setting.wanted_words());
     fields.refuse_field(name, Diagnostic::error(DiagnosticCode::BadValue, node.at, message), found);
 }
 
@@ -109,7 +109,7 @@ pub(super) fn value_of(setting: &Setting, node: &Node) -> Option<String> {
         }
         _ => text_of(node)?.value,
     };
-    setting.value(&text)
+    setting.accepted_value(&text)
 }
 
 /// An address of an older format, in which the size of its network may be missing: cloud-init then takes
@@ -122,9 +122,9 @@ pub(super) fn address_or_guess(
 ) -> Option<Address> {
     let text = fields.read_text(name, found).filter(is_given)?;
     match Net::parse(&text.value, mask.filter(|mask| !mask.trim().is_empty())) {
-        Ok(net) => Some(Address::plain(net)),
+        Ok(net) => Some(Address::from_net(net)),
         Err(BadNet::NoPrefix(ip)) => {
-            let net = Net::guess(ip);
+            let net = Net::guess_prefix(ip);
             let message =
                 format!("this says no size of the network, so a prefix of {} is assumed", net.prefix);
             let help = format!("write {net}, or the prefix that is right");
@@ -133,7 +133,7 @@ pub(super) fn address_or_guess(
                     .with_help(help)
                     .with_key(fields.child_path(name)),
             );
-            Some(Address::plain(net))
+            Some(Address::from_net(net))
         }
         Err(BadNet::Nonsense) => {
             let message = format!("`{name}` must be {WANTED_NET}");
@@ -165,7 +165,7 @@ fn each_word<T>(
 ) -> Vec<T> {
     let mut values = Vec::new();
     for text in fields.read_texts(name, found) {
-        for word in value::words(&text.value) {
+        for word in value::split_words(&text.value) {
             if values.len() >= MOST_SERVERS {
                 let message = format!("`{name}` has more than {MOST_SERVERS}; the others are not used");
                 fields.refuse_field(
@@ -177,13 +177,13 @@ fn each_word<T>(
             }
             match check(word) {
                 Some(value) => values.push(value),
-                None => found.push(bad(&text, wanted).with_key(fields.child_path(name))),
+                None => found.push(bad_value(&text, wanted).with_key(fields.child_path(name))),
             }
         }
     }
     values
 }
 
-pub(super) fn bad(text: &Located<String>, wanted: &str) -> Diagnostic {
+pub(super) fn bad_value(text: &Located<String>, wanted: &str) -> Diagnostic {
     Diagnostic::error(DiagnosticCode::BadValue, text.at, format!("this must be {wanted}"))
 }

@@ -16,7 +16,7 @@ use super::value::Net;
 pub(super) const LOOP_BACK: &str = "lo";
 
 /// One interface.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of networkd, all independent")]
 pub(super) struct NetworkInterface {
     /// What other interfaces of the document call it.
@@ -60,7 +60,7 @@ pub(super) struct NetworkInterface {
 pub(super) type Options = Vec<(&'static str, String)>;
 
 /// What a bond or a bridge says of one of its members.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Port {
     /// `PrimarySlave=yes`.
     pub(super) network: Options,
@@ -69,7 +69,7 @@ pub(super) struct Port {
 }
 
 /// One address.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Address {
     pub(super) net: Net,
     /// Such as `Label`.
@@ -77,7 +77,7 @@ pub(super) struct Address {
 }
 
 /// What kind of interface it is.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum DeviceKind {
     /// One that is made, with this kind, name and settings of the section named like the kind.
     Made { kind: VirtualKind, name: String, options: Options },
@@ -86,7 +86,7 @@ pub(super) enum DeviceKind {
 }
 
 /// A kind of interface that can be made.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum VirtualKind {
     Bond,
     Bridge,
@@ -94,7 +94,7 @@ pub(super) enum VirtualKind {
 }
 
 /// One route.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct InterfaceRoute {
     pub(super) to: Net,
     pub(super) via: Option<IpAddr>,
@@ -108,7 +108,7 @@ pub(super) struct InterfaceRoute {
 }
 
 /// How interfaces hang together, by their identifiers.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct InterfaceWiring {
     /// Member → the setting that joins it and the name of what it joins.
     pub(super) masters: BTreeMap<String, (&'static str, String)>,
@@ -140,10 +140,10 @@ impl NetworkInterface {
         let has_type = |route: &InterfaceRoute| route.options.iter().any(|(name, _)| *name == "Type");
         let is_on_link = |route: &InterfaceRoute| {
             // A default route without a gateway would make every address near.
-            route.via.is_none() && route.to.prefix > 0 && route.to.contains(ip) && !has_type(route)
+            route.via.is_none() && route.to.prefix > 0 && route.to.contains_address(ip) && !has_type(route)
         };
         is_link_local
-            || self.addresses.iter().any(|address| address.net.contains(ip))
+            || self.addresses.iter().any(|address| address.net.contains_address(ip))
             || self.routes.iter().any(is_on_link)
     }
 
@@ -160,7 +160,7 @@ impl NetworkInterface {
 }
 
 impl Address {
-    pub(super) fn plain(net: Net) -> Self {
+    pub(super) fn from_net(net: Net) -> Self {
         Self { net, options: Vec::new() }
     }
 }
@@ -186,7 +186,7 @@ impl Default for DeviceKind {
 
 impl VirtualKind {
     /// networkd's word for the kind.
-    pub(super) fn word(self) -> &'static str {
+    pub(super) fn kind_word(self) -> &'static str {
         match self {
             Self::Bond => "bond",
             Self::Bridge => "bridge",
@@ -195,7 +195,7 @@ impl VirtualKind {
     }
 
     /// The section with its settings.
-    pub(super) fn section(self) -> &'static str {
+    pub(super) fn unit_section(self) -> &'static str {
         match self {
             Self::Bond => "Bond",
             Self::Bridge => "Bridge",
@@ -206,7 +206,7 @@ impl VirtualKind {
 
 impl InterfaceWiring {
     /// What the master of a member says of it.
-    pub(super) fn port(&mut self, member: &str) -> &mut Port {
+    pub(super) fn member_port(&mut self, member: &str) -> &mut Port {
         self.ports.entry(member.to_owned()).or_default()
     }
 

@@ -41,15 +41,15 @@ const MOST_INTERFACES: usize = 1024;
 /// Every mapping whose keys are known, by format and path.
 #[must_use]
 pub fn key_tables() -> Vec<(&'static str, &'static [FieldKey])> {
-    [version_1::key_tables(), version_2::tables(), openstack::key_tables()].concat()
+    [version_1::key_tables(), version_2::key_tables(), openstack::key_tables()].concat()
 }
 
 /// Every value that a unit may be given from a document's words, by section and setting, so that a test
 /// can ask networkd about each.
 #[must_use]
-pub fn samples() -> Vec<(&'static str, &'static str, String)> {
+pub fn sample_settings() -> Vec<(&'static str, &'static str, String)> {
     let of = |one: &'static setting::Setting| {
-        one.samples().into_iter().map(|value| (one.section, one.name, value)).collect::<Vec<_>>()
+        one.sample_values().into_iter().map(|value| (one.section, one.name, value)).collect::<Vec<_>>()
     };
     setting::SETTINGS.iter().flat_map(of).collect()
 }
@@ -75,7 +75,9 @@ pub fn is_config(content: &[u8]) -> bool {
 #[must_use]
 pub fn read(content: &[u8], part: u16, found: &mut Diagnostics) -> FirstBootPlan {
     let text = String::from_utf8_lossy(payload::without_marks(content));
-    let Some(mut interfaces) = described(&text, part, found) else { return FirstBootPlan::default() };
+    let Some(mut interfaces) = described_interfaces(&text, part, found) else {
+        return FirstBootPlan::default();
+    };
     // Gateways first: they are judged by the addresses that were written, not by those that are added.
     reach::check_gateways(&mut interfaces, found);
     reach::keep_reachable(&mut interfaces, found);
@@ -83,7 +85,7 @@ pub fn read(content: &[u8], part: u16, found: &mut Diagnostics) -> FirstBootPlan
 }
 
 /// The interfaces that a text describes, in whatever format.
-fn described(text: &str, part: u16, found: &mut Diagnostics) -> Option<Vec<NetworkInterface>> {
+fn described_interfaces(text: &str, part: u16, found: &mut Diagnostics) -> Option<Vec<NetworkInterface>> {
     if debian::is_interfaces_file(text) {
         return Some(debian::read(text, part, found));
     }

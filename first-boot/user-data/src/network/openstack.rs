@@ -15,7 +15,7 @@ use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
 use document::source::Located;
 use document::yaml::{MappingEntry, Node, Value};
 
-use super::field::{self, checked};
+use super::field::{self, checked_text};
 use super::interface::{DeviceKind, InterfaceRoute, InterfaceWiring, NetworkInterface, Options, VirtualKind};
 use super::value;
 use super::version_1::add_servers_everywhere;
@@ -144,7 +144,7 @@ impl Links {
             );
         }
         let kind = link.read_text("type", found).map(|kind| kind.value).unwrap_or_default();
-        let mac = checked(link, "ethernet_mac_address", "a hardware address", value::parse_mac, found);
+        let mac = checked_text(link, "ethernet_mac_address", "a hardware address", value::parse_mac, found);
         let mut interface =
             NetworkInterface { id, at: link.start_mark(), key, ..NetworkInterface::default() };
         interface.mtu = field::read_mtu(link, "mtu", found);
@@ -156,7 +156,7 @@ impl Links {
             }
             "vlan" => {
                 interface.new_mac =
-                    checked(link, "vlan_mac_address", "a hardware address", value::parse_mac, found);
+                    checked_text(link, "vlan_mac_address", "a hardware address", value::parse_mac, found);
                 self.vlan_device(link, found)
             }
             _ => physical_device(link, mac, found),
@@ -177,14 +177,14 @@ impl Links {
         let name = format!("bond{}", self.bonds);
         self.bonds += 1;
         for member in link.read_texts("bond_links", found) {
-            self.wiring.masters.insert(member.value, (VirtualKind::Bond.section(), name.clone()));
+            self.wiring.masters.insert(member.value, (VirtualKind::Bond.unit_section(), name.clone()));
         }
-        let mut parameters = Parameters::of(VirtualKind::Bond);
+        let mut parameters = Parameters::of_kind(VirtualKind::Bond);
         for entry in entries.iter().filter(|entry| !entry.value.is_null()) {
             let name = Located { value: entry.key.clone(), at: entry.key_at };
             parameters.add(&name, &words_of(&entry.value), entry.value.at, &mut self.wiring, found);
         }
-        DeviceKind::Made { kind: VirtualKind::Bond, name, options: parameters.finish().0 }
+        DeviceKind::Made { kind: VirtualKind::Bond, name, options: parameters.sorted_options().0 }
     }
 
     fn vlan_device(&mut self, link: &mut MappingFields<'_>, found: &mut Diagnostics) -> Option<DeviceKind> {
@@ -322,7 +322,7 @@ fn read_route(fields: &mut MappingFields<'_>, found: &mut Diagnostics) -> Option
     let mut options = Options::new();
     field::set_option(fields, "metric", ("Route", "Metric"), &mut options, found);
     let check = |to: &str| value::parse_destination(to, mask.as_deref(), via);
-    let to = checked(fields, "network", "a network", check, found)?;
+    let to = checked_text(fields, "network", "a network", check, found)?;
     (!fields.has_broken_field())
         .then(|| InterfaceRoute { options, ..InterfaceRoute::new(to, via, fields.start_mark()) })
 }

@@ -16,10 +16,10 @@ pub(super) fn render_units(interface: &NetworkInterface, stem: &str) -> Vec<(Str
         let mut unit = UnitText::default();
         unit.begin_section("NetDev");
         unit.set_value("Name", name);
-        unit.set_value("Kind", kind.word());
+        unit.set_value("Kind", kind.kind_word());
         unit.set_some("MACAddress", interface.new_mac.as_ref());
         unit.set_some("MTUBytes", interface.mtu);
-        unit.set_options(kind.section(), options);
+        unit.set_options(kind.unit_section(), options);
         units.push((format!("{stem}.netdev"), unit.text));
     }
     if let Some(unit) = link_unit(interface) {
@@ -79,7 +79,7 @@ fn network_unit(interface: &NetworkInterface) -> UnitText {
     for address in interface.addresses.iter().filter(|address| !address.options.is_empty()) {
         unit.begin_section("Address");
         unit.set_value("Address", &address.net.to_string());
-        unit.settings(&address.options);
+        unit.write_settings(&address.options);
     }
     unit.set_options("Bridge", &interface.port.bridge);
     unit.set_options("DHCPv4", &interface.dhcp4_options);
@@ -107,7 +107,7 @@ fn link_section(interface: &NetworkInterface, unit: &mut UnitText) {
     if interface.optional {
         unit.set_value("RequiredForOnline", "no");
     }
-    unit.settings(&interface.link_options);
+    unit.write_settings(&interface.link_options);
 }
 
 fn network_section(interface: &NetworkInterface, unit: &mut UnitText) {
@@ -121,14 +121,14 @@ fn network_section(interface: &NetworkInterface, unit: &mut UnitText) {
     unit.set_value("DHCP", dhcp);
     if let Some((setting, master)) = &interface.master {
         unit.set_value(setting, master);
-        unit.settings(&interface.port.network);
+        unit.write_settings(&interface.port.network);
     }
     let links_local = interface.network_options.iter().any(|(name, _)| *name == "LinkLocalAddressing");
     if interface.master.is_some() && !links_local {
         // A member of a bond or bridge has no address of its own, not even a link-local one.
         unit.set_value("LinkLocalAddressing", "no");
     }
-    unit.settings(&interface.network_options);
+    unit.write_settings(&interface.network_options);
     if let Some(accept) = interface.accept_ra {
         unit.set_value("IPv6AcceptRA", if accept { "yes" } else { "no" });
     }
@@ -154,7 +154,7 @@ fn route_section(route: &InterfaceRoute, unit: &mut UnitText) {
     if route.on_link == Some(true) && route.via.is_some() {
         unit.set_value("GatewayOnLink", "yes");
     }
-    unit.settings(&route.options);
+    unit.write_settings(&route.options);
 }
 
 /// A unit that is being written.
@@ -185,10 +185,10 @@ impl UnitText {
             return;
         }
         self.begin_section(section);
-        self.settings(options);
+        self.write_settings(options);
     }
 
-    fn settings(&mut self, options: &[(&'static str, String)]) {
+    fn write_settings(&mut self, options: &[(&'static str, String)]) {
         for (name, value) in options {
             self.set_value(name, value);
         }

@@ -9,7 +9,7 @@
 use std::net::IpAddr;
 
 /// What a setting takes.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Takes {
     /// One address.
     Address,
@@ -34,7 +34,7 @@ pub(super) enum Takes {
 }
 
 /// A setting of one section.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Setting {
     pub(super) section: &'static str,
     pub(super) name: &'static str,
@@ -153,7 +153,7 @@ pub(super) fn find_setting(section: &str, name: &str) -> Option<&'static Setting
 
 impl Setting {
     /// A value as networkd takes it.
-    pub(super) fn value(&self, text: &str) -> Option<String> {
+    pub(super) fn accepted_value(&self, text: &str) -> Option<String> {
         let text = text.trim();
         match self.takes {
             Takes::Address => text.parse::<IpAddr>().ok().map(|ip| ip.to_string()),
@@ -175,7 +175,7 @@ impl Setting {
     }
 
     /// What it takes, for a message.
-    pub(super) fn wanted(&self) -> String {
+    pub(super) fn wanted_words(&self) -> String {
         let list =
             |words: &[&str]| words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ");
         match self.takes {
@@ -192,7 +192,7 @@ impl Setting {
     }
 
     /// Values that stand for all that it takes: every word, and both ends of a range.
-    pub(super) fn samples(&self) -> Vec<String> {
+    pub(super) fn sample_values(&self) -> Vec<String> {
         match self.takes {
             Takes::Address => vec!["192.0.2.1".to_owned()],
             Takes::Addresses => vec!["192.0.2.1".to_owned(), "192.0.2.1 192.0.2.2".to_owned()],
@@ -226,8 +226,9 @@ fn find_word(words: &[&'static str], text: &str) -> Option<String> {
 }
 
 fn address_list(text: &str) -> Option<String> {
-    let parsed: Option<Vec<String>> =
-        super::value::words(text).map(|word| word.parse::<IpAddr>().ok().map(|ip| ip.to_string())).collect();
+    let parsed: Option<Vec<String>> = super::value::split_words(text)
+        .map(|word| word.parse::<IpAddr>().ok().map(|ip| ip.to_string()))
+        .collect();
     parsed.filter(|list| !list.is_empty()).map(|list| list.join(" "))
 }
 
@@ -260,7 +261,7 @@ mod tests {
     use super::*;
 
     fn value(section: &str, name: &str, text: &str) -> Option<String> {
-        find_setting(section, name).unwrap().value(text)
+        find_setting(section, name).unwrap().accepted_value(text)
     }
 
     #[test]

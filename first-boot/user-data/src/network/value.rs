@@ -24,7 +24,7 @@ pub(super) fn interface_name(text: &str) -> Option<String> {
 }
 
 /// What an address is called, such as `eth0:1`.
-pub(super) fn label(text: &str) -> Option<String> {
+pub(super) fn address_label(text: &str) -> Option<String> {
     interface_name(&text.replace(':', "_")).map(|_| text.to_owned())
 }
 
@@ -47,14 +47,14 @@ pub(super) fn parse_ip(text: &str) -> Option<IpAddr> {
 }
 
 /// An address in its network.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Net {
     pub(super) ip: IpAddr,
     pub(super) prefix: u8,
 }
 
 /// Why a text is no address in a network.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum BadNet {
     /// It is an address, and nothing says how large its network is.
     NoPrefix(IpAddr),
@@ -70,26 +70,26 @@ impl Net {
         };
         let ip: IpAddr = address.parse().map_err(|_| BadNet::Nonsense)?;
         let text = behind.or(mask).ok_or(BadNet::NoPrefix(ip))?;
-        let prefix = parse_prefix(text.trim()).filter(|prefix| *prefix <= Self::most(ip));
+        let prefix = parse_prefix(text.trim()).filter(|prefix| *prefix <= Self::longest_prefix(ip));
         prefix.map(|prefix| Self { ip, prefix }).ok_or(BadNet::Nonsense)
     }
 
     /// The address in a network of the size that cloud-init's version 1 takes when nothing says it.
-    pub(super) fn guess(ip: IpAddr) -> Self {
+    pub(super) fn guess_prefix(ip: IpAddr) -> Self {
         Self { ip, prefix: if ip.is_ipv4() { 24 } else { 64 } }
     }
 
-    fn most(ip: IpAddr) -> u8 {
+    fn longest_prefix(ip: IpAddr) -> u8 {
         if ip.is_ipv4() { 32 } else { 128 }
     }
 
     /// Whether an address is in this network.
-    pub(super) fn contains(&self, other: IpAddr) -> bool {
+    pub(super) fn contains_address(&self, other: IpAddr) -> bool {
         let bits = |ip: IpAddr| match ip {
             IpAddr::V4(v4) => u128::from(u32::from(v4)),
             IpAddr::V6(v6) => u128::from(v6),
         };
-        let low = u32::from(Self::most(self.ip) - self.prefix);
+        let low = u32::from(Self::longest_prefix(self.ip) - self.prefix);
         self.ip.is_ipv4() == other.is_ipv4()
             // To shift by all 128 bits would overflow, and means that each address is in the network.
             && bits(self.ip).checked_shr(low).unwrap_or(0) == bits(other).checked_shr(low).unwrap_or(0)
@@ -124,14 +124,14 @@ pub(super) fn parse_destination(text: &str, mask: Option<&str>, via: Option<IpAd
         "default" => all(IpAddr::V6(Ipv6Addr::UNSPECIFIED)),
         "::" if is_all(mask) => all(IpAddr::V6(Ipv6Addr::UNSPECIFIED)),
         text => match Net::parse(text, mask) {
-            Err(BadNet::NoPrefix(ip)) => Some(Net { ip, prefix: Net::most(ip) }),
+            Err(BadNet::NoPrefix(ip)) => Some(Net { ip, prefix: Net::longest_prefix(ip) }),
             parsed => parsed.ok(),
         },
     }
 }
 
 /// The words of a text with white space or commas between them.
-pub(super) fn words(text: &str) -> impl Iterator<Item = &str> {
+pub(super) fn split_words(text: &str) -> impl Iterator<Item = &str> {
     text.split(|c: char| c.is_whitespace() || c == ',').filter(|word| !word.is_empty())
 }
 
@@ -176,13 +176,13 @@ mod tests {
     fn networks_hold_their_own_addresses_only() {
         let net = |text| Net::parse(text, None).unwrap();
 
-        assert!(net("10.0.0.5/24").contains([10, 0, 0, 1].into()));
-        assert!(!net("10.0.0.5/24").contains([10, 0, 1, 1].into()));
-        assert!(!net("10.0.0.5/32").contains([10, 0, 0, 1].into()));
-        assert!(net("0.0.0.0/0").contains([10, 0, 0, 1].into()));
-        assert!(!net("0.0.0.0/0").contains(parse_ip("::1").unwrap()));
-        assert!(net("2001:db8::5/64").contains(parse_ip("2001:db8::1").unwrap()));
-        assert!(net("::/0").contains(parse_ip("2001:db8::1").unwrap()));
+        assert!(net("10.0.0.5/24").contains_address([10, 0, 0, 1].into()));
+        assert!(!net("10.0.0.5/24").contains_address([10, 0, 1, 1].into()));
+        assert!(!net("10.0.0.5/32").contains_address([10, 0, 0, 1].into()));
+        assert!(net("0.0.0.0/0").contains_address([10, 0, 0, 1].into()));
+        assert!(!net("0.0.0.0/0").contains_address(parse_ip("::1").unwrap()));
+        assert!(net("2001:db8::5/64").contains_address(parse_ip("2001:db8::1").unwrap()));
+        assert!(net("::/0").contains_address(parse_ip("2001:db8::1").unwrap()));
     }
 
     #[test]

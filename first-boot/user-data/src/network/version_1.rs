@@ -18,7 +18,7 @@ use document::yaml::{Node, Value};
 
 use self::parameters::{Parameters, words_of};
 use self::subnet::{add_subnets, read_route};
-use super::field::{self, MOST_SERVERS, checked};
+use super::field::{self, MOST_SERVERS, checked_text};
 use super::interface::{DeviceKind, InterfaceRoute, InterfaceWiring, NetworkInterface, Options, VirtualKind};
 use super::value;
 
@@ -132,8 +132,8 @@ impl CollectedItems {
         key: String,
         found: &mut Diagnostics,
     ) {
-        let name = checked(fields, "name", "the name of an interface", value::interface_name, found);
-        let mac = checked(fields, "mac_address", "a hardware address", value::parse_mac, found);
+        let name = checked_text(fields, "name", "the name of an interface", value::interface_name, found);
+        let mac = checked_text(fields, "mac_address", "a hardware address", value::parse_mac, found);
         // Vultr gives interfaces without a name, to be found by their address.
         let id = match (&name, &mac) {
             (Some(name), _) => name.clone(),
@@ -168,6 +168,12 @@ impl CollectedItems {
         interface.accept_ra = field::read_switch(fields, "accept_ra", found);
         interface.wake_on_lan = field::read_switch(fields, "wakeonlan", found).unwrap_or(false);
         add_subnets(&mut interface, fields, found);
+        if kind == "loopback" {
+            // Debian's files have the name servers of the whole machine there, and so has what was made of them.
+            // systemd-resolved asks none by this interface.
+            self.everywhere.0.append(&mut interface.dns);
+            self.everywhere.1.append(&mut interface.search);
+        }
         if kind != "loopback" || !interface.addresses.is_empty() {
             self.interfaces.push(interface);
         }
@@ -232,16 +238,16 @@ impl CollectedItems {
     ) -> (Options, Option<String>) {
         let list = if kind == VirtualKind::Bond { "bond_interfaces" } else { "bridge_interfaces" };
         for member in fields.read_texts(list, found) {
-            self.wiring.masters.insert(member.value, (kind.section(), name.to_owned()));
+            self.wiring.masters.insert(member.value, (kind.unit_section(), name.to_owned()));
         }
-        let mut parameters = Parameters::of(kind);
+        let mut parameters = Parameters::of_kind(kind);
         if let Some(Value::Mapping(entries)) = fields.field_node("params").map(|node| &node.value) {
             for entry in entries {
                 let name = Located { value: entry.key.clone(), at: entry.key_at };
                 parameters.add(&name, &words_of(&entry.value), entry.value.at, &mut self.wiring, found);
             }
         }
-        parameters.finish()
+        parameters.sorted_options()
     }
 
     fn read_vlan(
@@ -306,7 +312,10 @@ fn place_route(interfaces: &mut [NetworkInterface], route: InterfaceRoute, found
     let family = route.via.unwrap_or(route.to.ip);
     let is_near = |one: &NetworkInterface| {
         one.is_outer()
-            && one.addresses.iter().any(|address| route.via.is_some_and(|via| address.net.contains(via)))
+            && one
+                .addresses
+                .iter()
+                .any(|address| route.via.is_some_and(|via| address.net.contains_address(via)))
     };
     let may_carry = |one: &NetworkInterface| {
         one.is_outer()

@@ -17,12 +17,12 @@ use self::keys::{
     ADDRESS_KEYS, BOND_KEYS, BOND_OPTIONS, BRIDGE_KEYS, BRIDGE_OPTIONS, DNS_KEYS, INTERFACE_KEYS, MATCH_KEYS,
     OLDER_BOND_NAMES, OVERRIDE_6_KEYS, OVERRIDE_KEYS, OVERRIDES, ROOT_KEYS,
 };
-use super::field::{self, WANTED_NET, bad, checked};
+use super::field::{self, WANTED_NET, bad_value, checked_text};
 use super::interface::{Address, DeviceKind, InterfaceWiring, NetworkInterface, Options, VirtualKind};
 use super::setting;
 use super::value::{self, Net};
 
-pub(super) use self::keys::tables;
+pub(super) use self::keys::key_tables;
 
 pub(super) fn read(document: &Node, found: &mut Diagnostics) -> Vec<NetworkInterface> {
     let Some(fields) = MappingFields::read_mapping(document, ROOT_KEYS, "network", found) else {
@@ -74,7 +74,7 @@ fn read_device(
         _ => (VirtualKind::Vlan, vlan_options(fields, &name, wiring, found)?),
     };
     for member in fields.read_texts("interfaces", found) {
-        wiring.masters.insert(member.value, (kind.section(), name.clone()));
+        wiring.masters.insert(member.value, (kind.unit_section(), name.clone()));
     }
     Some(DeviceKind::Made { kind, name, options })
 }
@@ -90,9 +90,14 @@ fn read_ethernet(id: &str, fields: &mut MappingFields<'_>, found: &mut Diagnosti
         return name.map(|name| DeviceKind::There { name: Some(name), mac: None, driver: None });
     };
     let mut signs = MappingFields::read_mapping(node, MATCH_KEYS, fields.child_path("match"), found)?;
-    let mac = checked(&mut signs, "macaddress", "a hardware address", value::parse_mac, found);
-    let name =
-        checked(&mut signs, "name", "the name of an interface, or a pattern", value::name_pattern, found);
+    let mac = checked_text(&mut signs, "macaddress", "a hardware address", value::parse_mac, found);
+    let name = checked_text(
+        &mut signs,
+        "name",
+        "the name of an interface, or a pattern",
+        value::name_pattern,
+        found,
+    );
     let driver = driver_names(&mut signs, found);
     if signs.has_broken_field() || (mac.is_none() && name.is_none() && driver.is_none()) {
         if !signs.has_broken_field() {
@@ -109,7 +114,7 @@ fn driver_names(signs: &mut MappingFields<'_>, found: &mut Diagnostics) -> Optio
     let mut drivers = Vec::new();
     for text in signs.read_texts("driver", found) {
         let Some(driver) = value::name_pattern(&text.value) else {
-            signs.refuse_field("driver", bad(&text, "the name of a driver"), found);
+            signs.refuse_field("driver", bad_value(&text, "the name of a driver"), found);
             return None;
         };
         drivers.push(driver);
@@ -152,7 +157,7 @@ fn bond_options(
         }
     }
     if let Some(member) = parameters.read_text("primary", found) {
-        wiring.port(&member.value).network.push(("PrimarySlave", "yes".to_owned()));
+        wiring.member_port(&member.value).network.push(("PrimarySlave", "yes".to_owned()));
     }
     options
 }
@@ -176,10 +181,10 @@ fn bridge_options(
         let Some(setting) = setting::find_setting("Bridge port", setting) else { continue };
         for entry in entries {
             if let Some(value) = field::value_of(setting, &entry.value) {
-                wiring.port(&entry.key).bridge.push((setting.name, value));
+                wiring.member_port(&entry.key).bridge.push((setting.name, value));
                 continue;
             }
-            let message = format!("`{name}` must be {}", setting.wanted());
+            let message = format!("`{name}` must be {}", setting.wanted_words());
             let error = Diagnostic::error(DiagnosticCode::BadValue, entry.value.at, message);
             found.push(error.with_key(parameters.child_path(name)));
         }
@@ -202,8 +207,8 @@ fn read_parameters<'n>(
 
 fn read_settings(interface: &mut NetworkInterface, fields: &mut MappingFields<'_>, found: &mut Diagnostics) {
     interface.new_name =
-        checked(fields, "set_name", "the name of an interface", value::interface_name, found);
-    interface.new_mac = checked(fields, "macaddress", "a hardware address", value::parse_mac, found);
+        checked_text(fields, "set_name", "the name of an interface", value::interface_name, found);
+    interface.new_mac = checked_text(fields, "macaddress", "a hardware address", value::parse_mac, found);
     interface.mtu = field::read_mtu(fields, "mtu", found);
     interface.wake_on_lan = field::read_switch(fields, "wakeonlan", found).unwrap_or(false);
     interface.optional = field::read_switch(fields, "optional", found).unwrap_or(false);
@@ -251,7 +256,10 @@ fn add_link_local(interface: &mut NetworkInterface, fields: &mut MappingFields<'
         match text.value.as_str() {
             "ipv4" => families.0 = true,
             "ipv6" => families.1 = true,
-            _ => return found.push(bad(&text, "`ipv4` or `ipv6`").with_key(fields.child_path("link_local"))),
+            _ => {
+                return found
+                    .push(bad_value(&text, "`ipv4` or `ipv6`").with_key(fields.child_path("link_local")));
+            }
         }
     }
     let word = match families {
@@ -291,7 +299,9 @@ fn address_options(node: &Node, net: Net, path: &str, found: &mut Diagnostics) -
         return Options::new();
     };
     let mut options = Options::new();
-    if let Some(label) = checked(&mut fields, "label", "at most 15 letters and digits", value::label, found) {
+    if let Some(label) =
+        checked_text(&mut fields, "label", "at most 15 letters and digits", value::address_label, found)
+    {
         if net.ip.is_ipv4() {
             options.push(("Label", label));
         } else {

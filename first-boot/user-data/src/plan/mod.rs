@@ -14,7 +14,7 @@ use step::PlanStep;
 /// The stages of a first boot, in their order.
 // Access comes before all that can fail or take long. cloud-init writes files before it makes their owners;
 // here users come first. Units are started last, since they read the files.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum PlanStage {
     /// Network configuration.
     Network,
@@ -41,7 +41,7 @@ pub enum PlanStage {
 impl PlanStage {
     /// The word that heads the stage in a printed plan and in the result.
     #[must_use]
-    pub fn word(self) -> &'static str {
+    pub fn stage_word(self) -> &'static str {
         match self {
             Self::Accounts => "accounts",
             Self::Closing => "closing",
@@ -58,7 +58,7 @@ impl PlanStage {
 }
 
 /// How often a step is carried out.
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum StepFrequency {
     /// Each boot: it concerns /run, or what runs.
     EveryBoot,
@@ -67,7 +67,7 @@ pub enum StepFrequency {
 }
 
 /// Where a step was asked for.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct StepOrigin {
     /// The place; `None` for what the platform or the agent itself asks for.
     pub at: Option<SourceMark>,
@@ -88,7 +88,7 @@ impl StepOrigin {
 }
 
 /// One step of a plan.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PlannedStep {
     /// The stage it belongs to.
     pub stage: PlanStage,
@@ -101,7 +101,7 @@ pub struct PlannedStep {
 }
 
 /// Steps in the order in which they are carried out.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct FirstBootPlan {
     /// The steps.
     pub steps: Vec<PlannedStep>,

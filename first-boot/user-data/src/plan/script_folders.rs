@@ -35,7 +35,7 @@ exit "${failed:-0}"
 "#;
 
 /// Whether a file at this path is run, if it may be.
-pub(crate) fn holds(path: &str) -> bool {
+pub(crate) fn holds_script(path: &str) -> bool {
     let name = FOLDERS.iter().find_map(|folder| path.strip_prefix(folder));
     // The shell's `*` leaves hidden files out, and what lies deeper.
     name.is_some_and(|name| !name.is_empty() && !name.starts_with('.') && !name.contains('/'))
@@ -43,8 +43,8 @@ pub(crate) fn holds(path: &str) -> bool {
 
 /// Runs the folders at each boot, if the plan writes anything into one. In the stage of the scripts, where
 /// cloud-init runs them, too, and before the others.
-pub(crate) fn run(plan: &mut FirstBootPlan, found: &mut Diagnostics) {
-    let written = plan.steps.iter().filter(|planned| planned.step.written_path().is_some_and(holds));
+pub(crate) fn run_folders(plan: &mut FirstBootPlan, found: &mut Diagnostics) {
+    let written = plan.steps.iter().filter(|planned| planned.step.written_path().is_some_and(holds_script));
     let Some(first) = written.clone().next() else { return };
     let origin = first.origin.clone();
     for planned in written {

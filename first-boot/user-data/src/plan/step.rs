@@ -13,7 +13,7 @@ pub const DEFAULT_USER: &str = "core";
 
 /// One effect.
 // One list for all formats, so that the guard, the printed plan and the machine know each effect once.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PlanStep {
     /// Adds lines to `/etc/fstab` and starts what they mount.
     AddMounts(Vec<MountStep>),
@@ -180,7 +180,7 @@ impl PlanStep {
 }
 
 /// A user or group, by name or number.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AccountRef {
     /// By number.
     Id(u32),
@@ -189,7 +189,7 @@ pub enum AccountRef {
 }
 
 /// Who owns a file; what is `None` is root.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct FileOwner {
     /// The user.
     pub user: Option<AccountRef>,
@@ -198,7 +198,7 @@ pub struct FileOwner {
 }
 
 /// What happens to a file that is there already.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExistingFile {
     /// The content is added to its end, unless it ends so already.
     Append,
@@ -209,7 +209,7 @@ pub enum ExistingFile {
 }
 
 /// A file to write.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileStep {
     /// Absolute, without `..`.
     pub path: String,
@@ -225,7 +225,7 @@ pub struct FileStep {
 }
 
 /// Where the bytes of a file come from.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FileContent {
     /// They are fetched.
     Fetched(FetchRequest),
@@ -234,7 +234,7 @@ pub enum FileContent {
 }
 
 /// Bytes to fetch.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FetchRequest {
     /// http or https.
     pub url: String,
@@ -251,7 +251,7 @@ pub struct FetchRequest {
 }
 
 /// How long a server may take, in seconds; what is `None` is as long as usual, and 0 as long as may be.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Timeouts {
     /// Until its answer begins.
     pub headers: Option<u64>,
@@ -260,7 +260,7 @@ pub struct Timeouts {
 }
 
 /// A file as Ignition means it.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PlacedFile {
     /// Absolute, without `..`.
     pub path: String,
@@ -292,7 +292,7 @@ impl PlacedFile {
 }
 
 /// A directory to make.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DirectoryStep {
     /// Absolute, without `..`.
     pub path: String,
@@ -305,7 +305,7 @@ pub struct DirectoryStep {
 }
 
 /// A link to make.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LinkStep {
     /// Where.
     pub path: String,
@@ -320,7 +320,7 @@ pub struct LinkStep {
 }
 
 /// A group.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct GroupStep {
     /// Its name.
     pub name: String,
@@ -333,7 +333,7 @@ pub struct GroupStep {
 }
 
 /// A user.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[expect(clippy::struct_excessive_bools, reason = "each is an option of useradd, all independent")]
 pub struct UserStep {
     /// Login name.
@@ -372,7 +372,7 @@ pub struct UserStep {
 
 /// A password.
 // Plain text is hashed where it is used: a salt is random, and the same document must make the same plan.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Password {
     /// As crypt(3) made it.
     Hash(Secret<String>),
@@ -383,7 +383,7 @@ pub enum Password {
 }
 
 /// Where public keys are fetched from.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KeySource {
     /// The keys of a GitHub account.
     GitHub(String),
@@ -394,7 +394,7 @@ pub enum KeySource {
 }
 
 /// The host keys of sshd.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct HostKeys {
     /// Removes those that are there, which a clone got with its disk.
     pub renew: bool,
@@ -405,7 +405,7 @@ pub struct HostKeys {
 }
 
 /// What a unit is told.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UnitVerb {
     /// Reload, or restart if it cannot.
     ReloadOrRestart,
@@ -438,7 +438,7 @@ impl UnitVerb {
 
     /// systemctl's word, which is CoreOS's too.
     #[must_use]
-    pub fn word(self) -> &'static str {
+    pub fn verb_word(self) -> &'static str {
         match self {
             Self::Reload => "reload",
             Self::ReloadOrRestart => "reload-or-restart",
@@ -452,7 +452,7 @@ impl UnitVerb {
 }
 
 /// A script to run.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ScriptStep {
     /// Names the file and the unit.
     pub name: String,
@@ -463,7 +463,7 @@ pub struct ScriptStep {
 }
 
 /// What `/etc/hosts` holds besides.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HostsStyle {
     /// The usual names of this machine and of IPv6.
     Full,
@@ -472,14 +472,14 @@ pub enum HostsStyle {
 }
 
 /// A line of fstab.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MountStep {
     /// The six fields, not yet escaped.
     pub fields: [String; 6],
 }
 
 /// How large a swap file is.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SwapSize {
     /// As large as the memory suggests, at most so many bytes.
     Automatic {
@@ -491,7 +491,7 @@ pub enum SwapSize {
 }
 
 /// A file system to make.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FilesystemStep {
     /// The device or partition.
     pub device: String,
@@ -508,7 +508,7 @@ pub struct FilesystemStep {
 }
 
 /// A partition table to be edited.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Partitions {
     /// The disk.
     pub device: String,
@@ -519,7 +519,7 @@ pub struct Partitions {
 }
 
 /// A partition that must, or must not, be in a table. What is `None` need not match.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WantedPartition {
     /// From 1; 0 for the next free one.
     pub number: u32,
@@ -538,7 +538,7 @@ pub struct WantedPartition {
 }
 
 /// What is done with an entry of a table that is there.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PartitionRule {
     /// It is removed.
     Absent,
@@ -564,7 +564,7 @@ impl PartitionRule {
 }
 
 /// How a disk is divided.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PartitioningStep {
     /// The disk.
     pub device: String,
@@ -575,7 +575,7 @@ pub struct PartitioningStep {
 }
 
 /// One partition.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PartitionStep {
     /// Its share of the disk or its size.
     pub size: PartitionSize,
@@ -586,7 +586,7 @@ pub struct PartitionStep {
 }
 
 /// How large a partition is.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PartitionSize {
     /// So many MiB.
     MiB(u64),
@@ -597,7 +597,7 @@ pub enum PartitionSize {
 }
 
 /// What a machine tells an address.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PhoneHome {
     /// The address; `$INSTANCE_ID` stands for the instance's.
     pub url: String,
@@ -608,7 +608,7 @@ pub struct PhoneHome {
 }
 
 /// How the machine ends.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PowerStep {
     /// `poweroff`, `reboot` or `halt`.
     pub mode: &'static str,

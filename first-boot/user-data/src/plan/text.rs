@@ -10,11 +10,11 @@ use super::step::{
     PartitionSize, Partitions, Password, PlacedFile, PlanStep, SwapSize, UserStep, WantedPartition,
 };
 use super::{FirstBootPlan, PlannedStep, StepFrequency};
-use crate::address::redacted_address as shown_address;
 use document::source::SourceTexts;
+use error_text::redacted_address as shown_address;
 
 /// Whether contents of files, units and scripts are printed.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ContentDisplay {
     /// Their size only.
     Hidden,
@@ -30,7 +30,7 @@ pub fn render_plan(plan: &FirstBootPlan, sources: &SourceTexts, contents: Conten
     for planned in &plan.steps {
         if stage != Some(planned.stage) {
             stage = Some(planned.stage);
-            let _ = writeln!(out, "{}", planned.stage.word());
+            let _ = writeln!(out, "{}", planned.stage.stage_word());
         }
         let _ = writeln!(out, "  {}{}", describe_step(&planned.step), place_suffix(planned, sources));
         if let ContentDisplay::Shown = contents {
@@ -55,7 +55,7 @@ pub fn describe_step(step: &PlanStep) -> String {
         PlanStep::CreateUser(user) => user_line(user),
         PlanStep::GuardAccess => "check that sshd starts, else take back what was written for it".to_owned(),
         PlanStep::ImportKeys { user, from } => format!("import keys of {} for {user}", key_source(from)),
-        PlanStep::CommandUnit { name, verb } => format!("{} {name}", verb.word()),
+        PlanStep::CommandUnit { name, verb } => format!("{} {name}", verb.verb_word()),
         PlanStep::EditPartitions(table) => table_line(table),
         PlanStep::EnableUnit { name, enable, runtime } => {
             format!("{} {name}{}", if *enable { "enable" } else { "disable" }, lifetime_suffix(*runtime))

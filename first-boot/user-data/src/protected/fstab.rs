@@ -10,7 +10,7 @@ pub(super) fn check_line(mount: &MountStep) -> Option<PolicyObjection> {
     let [_, place, _, options, ..] = &mount.fields;
     // Swap has `none` in this field.
     // A mount upon a folder hides what is in it, also the keys in a home.
-    let objection = if place.starts_with('/') { mounts::place(place) } else { None };
+    let objection = if place.starts_with('/') { mounts::mount_objection(place) } else { None };
     objection.or_else(|| check_options(options))
 }
 
@@ -29,7 +29,7 @@ pub fn check_options(options: &str) -> Option<PolicyObjection> {
     let endless = ["x-systemd.device-timeout", "x-systemd.mount-timeout"];
     let is_endless =
         endless.iter().any(|name| options.split(',').any(|option| is_unbounded(option.trim(), name)));
-    let victim = values("x-systemd.before").find(|unit| is_endless && units::waits(unit))?;
+    let victim = values("x-systemd.before").find(|unit| is_endless && units::login_waits_for(unit))?;
     let message = format!("{victim} would wait for this mount, which may take for ever");
     Some(PolicyObjection::new(message, "leave the timeout out, or the `x-systemd.before=`"))
 }

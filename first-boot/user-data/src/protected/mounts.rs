@@ -21,10 +21,10 @@ const INSTEAD: &str = "mount it on /mnt, or on a directory below /srv, /opt or /
 // tmpfiles makes them on each Debian. Links that a document makes are judged on the machine.
 const LINKS: [(&str, &str); 2] = [("/var/lock", "/run/lock"), ("/var/run", "/run")];
 
-/// Of a plan, the homes that lie elsewhere than below /home, where [`place`] would not look for keys.
-pub(super) fn homes(plan: &FirstBootPlan) -> BTreeSet<String> {
+/// Of a plan, the homes that lie elsewhere than below /home, where [`mount_objection`] would not look for keys.
+pub(super) fn foreign_homes(plan: &FirstBootPlan) -> BTreeSet<String> {
     let home = |planned: &PlannedStep| match &planned.step {
-        PlanStep::CreateUser(user) => user.home.as_deref().map(real),
+        PlanStep::CreateUser(user) => user.home.as_deref().map(normalize_place),
         _ => None,
     };
     plan.steps.iter().filter_map(home).collect()
@@ -35,9 +35,11 @@ pub(super) fn homes(plan: &FirstBootPlan) -> BTreeSet<String> {
 /// Lines of fstab are mounted before homes are made, so that they may hold homes, as `/srv/people` does;
 /// units are started after that.
 pub(super) fn over_homes(step: &PlanStep, homes: &BTreeSet<String>) -> Option<PolicyObjection> {
-    let units = |name: &str| mount_path(name).map(|place| real(&place)).into_iter().collect();
+    let units = |name: &str| mount_path(name).map(|place| normalize_place(&place)).into_iter().collect();
     let (places, is_late): (Vec<String>, bool) = match step {
-        PlanStep::AddMounts(mounts) => (mounts.iter().map(|mount| real(&mount.fields[1])).collect(), false),
+        PlanStep::AddMounts(mounts) => {
+            (mounts.iter().map(|mount| normalize_place(&mount.fields[1])).collect(), false)
+        }
         PlanStep::WriteUnit { name, .. } => (units(name), true),
         step => (step.written_path()?.rsplit('/').next().map(units).unwrap_or_default(), true),
     };
@@ -63,11 +65,11 @@ fn holds_home(place: &str, homes: &BTreeSet<String>) -> bool {
 
 /// Why nothing may be mounted on a place.
 #[must_use]
-pub fn place(place: &str) -> Option<PolicyObjection> {
+pub fn mount_objection(place: &str) -> Option<PolicyObjection> {
     if !place.starts_with('/') || place.split('/').any(|part| part == "..") {
         return Some(PolicyObjection::new("a mount needs an absolute path without `..`", INSTEAD));
     }
-    let real = real(place);
+    let real = normalize_place(place);
     let parts: Vec<&str> = real.split('/').skip(1).filter(|part| !part.is_empty()).collect();
     let objection = |because: &str| {
         Some(PolicyObjection::new(format!("nothing can be mounted on {place}: {because}"), INSTEAD))
@@ -97,7 +99,7 @@ fn is_key_place(parts: &[&str]) -> bool {
 }
 
 /// A place as it is written in one way only.
-fn real(place: &str) -> String {
+fn normalize_place(place: &str) -> String {
     let parts: Vec<&str> = place.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
     let clean = format!("/{}", parts.join("/"));
     let followed = LINKS.iter().find_map(|(link, target)| {
@@ -108,13 +110,13 @@ fn real(place: &str) -> String {
 }
 
 /// Why a unit of this name may not be: by its name, systemd knows where it mounts.
-pub(super) fn unit(name: &str) -> Option<PolicyObjection> {
-    place(&mount_path(name)?)
+pub(super) fn unit_objection(name: &str) -> Option<PolicyObjection> {
+    mount_objection(&mount_path(name)?)
 }
 
 /// Why a unit may not be stopped, masked or conflicted with: what is mounted there would be gone.
-pub(super) fn gone(name: &str) -> Option<PolicyObjection> {
-    unit(name).map(|_| {
+pub(super) fn removal_objection(name: &str) -> Option<PolicyObjection> {
+    unit_objection(name).map(|_| {
         let message =
             format!("{name} cannot be masked, stopped or disabled: people get in by what it mounts");
         PolicyObjection::new(message, "leave it as it is")
@@ -122,8 +124,8 @@ pub(super) fn gone(name: &str) -> Option<PolicyObjection> {
 }
 
 /// Why a mount unit may not say this; its drop-in may say it too.
-pub(super) fn text<'a>(mut places: impl Iterator<Item = &'a str>) -> Option<PolicyObjection> {
-    places.find_map(place)
+pub(super) fn text_objection<'a>(mut places: impl Iterator<Item = &'a str>) -> Option<PolicyObjection> {
+    places.find_map(mount_objection)
 }
 
 #[cfg(test)]
@@ -167,7 +169,7 @@ mod tests {
             "data",
             "/srv/../etc",
         ] {
-            assert!(place(bad).is_some(), "{bad}");
+            assert!(mount_objection(bad).is_some(), "{bad}");
         }
     }
 
@@ -187,7 +189,7 @@ mod tests {
             "/home/ana/.sshd",
             "/root/backup",
         ] {
-            assert_eq!(place(free), None, "{free}");
+            assert_eq!(mount_objection(free), None, "{free}");
         }
     }
 }

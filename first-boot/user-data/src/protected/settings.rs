@@ -6,11 +6,12 @@
 //!
 //! Documentation: `pam_env(8)`, systemd-system.conf(5), tmpfiles.d(5).
 
+use super::PolicyObjection;
+use super::paths::{NEEDED, PATHS, TREES};
 use super::units::is_limit;
-use super::{NEEDED, PATHS, PolicyObjection, TREES};
 
 /// A file that is judged by its content.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     /// /etc/environment, which PAM reads at each login.
     Environment,
@@ -83,7 +84,7 @@ fn kind_of(path: &str) -> Option<Kind> {
 }
 
 /// Why such a file may not be a link: nobody has read what it leads to. /dev/null says nothing.
-pub(super) fn linked(path: &str, target: &str) -> Option<PolicyObjection> {
+pub(super) fn link_objection(path: &str, target: &str) -> Option<PolicyObjection> {
     kind_of(path).filter(|_| target != "/dev/null").map(|_| {
         let message = format!("{path} cannot be a link: what it leads to is not judged");
         PolicyObjection::new(message, "write the file itself")
@@ -91,21 +92,21 @@ pub(super) fn linked(path: &str, target: &str) -> Option<PolicyObjection> {
 }
 
 /// Why a file may not hold this.
-pub(super) fn flaw(path: &str, content: &str) -> Option<PolicyObjection> {
+pub(super) fn content_objection(path: &str, content: &str) -> Option<PolicyObjection> {
     let kind = kind_of(path)?;
     if content.len() > LONGEST {
         let message = format!("{path} has {} bytes; at most {LONGEST} are judged", content.len());
         return Some(PolicyObjection::new(message, "divide it into several files"));
     }
     match kind {
-        Kind::Environment => content.lines().find_map(variable),
-        Kind::Manager => content.lines().find_map(setting),
-        Kind::TemporaryFiles => content.lines().find_map(temporary),
+        Kind::Environment => content.lines().find_map(variable_objection),
+        Kind::Manager => content.lines().find_map(setting_objection),
+        Kind::TemporaryFiles => content.lines().find_map(tmpfiles_objection),
     }
 }
 
 /// PAM reads `NAME=value`, also behind `export`.
-fn variable(line: &str) -> Option<PolicyObjection> {
+fn variable_objection(line: &str) -> Option<PolicyObjection> {
     // pam_env drops the word, so that shells can read the same file.
     let line = line.trim().trim_start_matches("export ").trim_start();
     let (name, value) = line.split_once('=')?;
@@ -122,7 +123,7 @@ fn variable(line: &str) -> Option<PolicyObjection> {
     Some(PolicyObjection::new(message, "set it in a unit's drop-in, or in a file in /etc/profile.d"))
 }
 
-fn setting(line: &str) -> Option<PolicyObjection> {
+fn setting_objection(line: &str) -> Option<PolicyObjection> {
     let line = line.trim();
     if line.starts_with(['#', ';', '[']) {
         return None;
@@ -141,20 +142,20 @@ fn setting(line: &str) -> Option<PolicyObjection> {
 }
 
 /// A line of tmpfiles.d: its kind, then a path that may be a pattern.
-fn temporary(line: &str) -> Option<PolicyObjection> {
+fn tmpfiles_objection(line: &str) -> Option<PolicyObjection> {
     let mut words = line.split_ascii_whitespace();
     let (kind, path) = (words.next()?, words.next()?);
     // `x` and `X` leave paths alone.
     if kind.starts_with(['#', 'x', 'X']) {
         return None;
     }
-    let path = expanded(path.trim_matches(['"', '\'']));
-    let kept = protected().find(|kept| meet(&path, kept))?;
+    let path = expand_specifiers(path.trim_matches(['"', '\'']));
+    let kept = protected_paths().find(|kept| paths_meet(&path, kept))?;
     let message = format!("`{kind} {path}` would change {kept}, by which people get in");
     Some(PolicyObjection::new(message, "leave this line out; `write_files` and `users` make what you need"))
 }
 
-fn protected() -> impl Iterator<Item = &'static str> {
+fn protected_paths() -> impl Iterator<Item = &'static str> {
     // Of the trees, those of the kernel and of the image: writing there is what `w` is for, or fails.
     let trees = TREES
         .iter()
@@ -164,7 +165,7 @@ fn protected() -> impl Iterator<Item = &'static str> {
 }
 
 /// The specifiers that stand for directories; others may stand for anything.
-fn expanded(path: &str) -> String {
+fn expand_specifiers(path: &str) -> String {
     // The manager's values in system mode, tmpfiles.d(5).
     let known =
         [("%h", "/root"), ("%t", "/run"), ("%S", "/var/lib"), ("%L", "/var/log"), ("%C", "/var/cache")];
@@ -178,13 +179,13 @@ fn expanded(path: &str) -> String {
 }
 
 /// Whether one path is the other, holds it or lies in it; a pattern meets all that it may stand for.
-fn meet(one: &str, other: &str) -> bool {
+fn paths_meet(one: &str, other: &str) -> bool {
     let is_pattern = |part: &str| part.contains(['*', '?', '[']);
-    let mut pairs = parts(one).zip(parts(other));
+    let mut pairs = path_parts(one).zip(path_parts(other));
     pairs.all(|(a, b)| a == b || is_pattern(a) || is_pattern(b))
 }
 
-fn parts(path: &str) -> impl Iterator<Item = &str> {
+fn path_parts(path: &str) -> impl Iterator<Item = &str> {
     path.split('/').filter(|part| !part.is_empty())
 }
 
@@ -215,7 +216,7 @@ mod tests {
             "R \"/etc/systemd/system\"",
             "R %S/catamaran",
         ] {
-            assert!(flaw(TEMPORARY, &format!("# site\n{line}\n")).is_some(), "{line}");
+            assert!(content_objection(TEMPORARY, &format!("# site\n{line}\n")).is_some(), "{line}");
         }
         for line in [
             "d /run/site 0755 root root -",
@@ -227,7 +228,7 @@ mod tests {
             "R /home/core/cache",
             "L /opt/bin/tool - - - - /srv/tool",
         ] {
-            assert_eq!(flaw(TEMPORARY, line), None, "{line}");
+            assert_eq!(content_objection(TEMPORARY, line), None, "{line}");
         }
     }
 
@@ -241,30 +242,30 @@ mod tests {
             "SystemCallArchitectures=arm",
             "DefaultEnvironment=\"LD_PRELOAD=/x.so\"",
         ] {
-            assert!(flaw(MANAGER, &format!("[Manager]\n{line}\n")).is_some(), "{line}");
+            assert!(content_objection(MANAGER, &format!("[Manager]\n{line}\n")).is_some(), "{line}");
         }
         let text = "[Manager]\nDefaultEnvironment=\"HTTP_PROXY=http://192.0.2.3:3128\"\nDefaultTasksMax=infinity\n\
                     DefaultLimitNOFILE=1048576\nRuntimeWatchdogSec=20\n# NoNewPrivileges=yes\n";
-        assert_eq!(flaw(MANAGER, text), None);
-        assert_eq!(flaw("/etc/systemd/user.conf", "DefaultTasksMax=1"), None);
+        assert_eq!(content_objection(MANAGER, text), None);
+        assert_eq!(content_objection("/etc/systemd/user.conf", "DefaultTasksMax=1"), None);
     }
 
     #[test]
     fn the_environment_of_all_logins_leaves_them_a_shell() {
         for line in ["LD_PRELOAD=/x.so", "export LD_LIBRARY_PATH=/opt/lib", "PATH=/opt/bin", "BASH_ENV=/x"] {
-            assert!(flaw("/etc/environment", line).is_some(), "{line}");
+            assert!(content_objection("/etc/environment", line).is_some(), "{line}");
         }
         for line in
             ["PATH=\"/usr/local/bin:/usr/bin:/bin:/opt/bin\"", "HTTP_PROXY=http://a:1", "# LD_PRELOAD=x"]
         {
-            assert_eq!(flaw("/etc/environment", line), None, "{line}");
+            assert_eq!(content_objection("/etc/environment", line), None, "{line}");
         }
     }
 
     #[test]
     fn nobody_reads_what_a_link_leads_to() {
-        assert!(linked("/etc/environment", "/srv/environment").is_some());
-        assert!(linked("/etc/tmpfiles.d", "/srv/tmpfiles").is_some());
-        assert_eq!(linked(TEMPORARY, "/dev/null"), None);
+        assert!(link_objection("/etc/environment", "/srv/environment").is_some());
+        assert!(link_objection("/etc/tmpfiles.d", "/srv/tmpfiles").is_some());
+        assert_eq!(link_objection(TEMPORARY, "/dev/null"), None);
     }
 }

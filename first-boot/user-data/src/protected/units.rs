@@ -7,7 +7,7 @@
 //! Documentation: systemd.unit(5), systemd.service(5), systemd.special(7), bootup(7).
 
 use super::{PolicyObjection, mounts};
-use crate::systemd::{mount_path, unquoted};
+use crate::systemd::{mount_path, unescape_name};
 
 /// Units without which nobody gets in, or the slot is never found good.
 // What ssh.service needs or waits for, what carries the console's logins, and what marks the slot good.
@@ -147,7 +147,7 @@ const ONLY_SAFE: &str = "leave it out: of what people get in by, only resources,
      settings belong into /etc/ssh/sshd_config.d, other work into a unit of its own";
 
 /// What a text is.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum UnitTextKind<'a> {
     /// A drop-in of this name.
     DropIn(&'a str),
@@ -236,7 +236,7 @@ pub(super) fn check_content(name: &str, part: UnitTextKind<'_>, content: &str) -
     let text = UnitText::new(content);
     match (part, access_unit_of(name)) {
         (UnitTextKind::DropIn(file), Some(victim)) => {
-            let (key, _) = text.settings().find(|(key, value)| !is_harmless(key, value))?;
+            let (key, _) = text.unit_settings().find(|(key, value)| !is_harmless(key, value))?;
             // The circle is the clearer reason where both hold.
             let circle = check_ordering(name, &text);
             let message = format!(
@@ -272,20 +272,20 @@ pub(super) fn lacks_bound(name: &str, content: &str) -> bool {
 
 /// Of one that the way in gives way to.
 fn check_conflicts(name: &str, text: &UnitText) -> Option<PolicyObjection> {
-    let is_needed = |other: &&str| is_way_in(other) || mounts::gone(other).is_some();
-    let victim = text.words(&["Conflicts", "PropagatesStopTo"]).find(is_needed)?;
+    let is_needed = |other: &&str| is_way_in(other) || mounts::removal_objection(other).is_some();
+    let victim = text.setting_words(&["Conflicts", "PropagatesStopTo"]).find(is_needed)?;
     let message = format!("{name} conflicts with {victim}, so nobody could get in while it runs");
     Some(PolicyObjection::new(message, LEAVE_IT_OUT))
 }
 
 /// Of one that makes the way in wait for the end of the boot.
 fn check_ordering(name: &str, text: &UnitText) -> Option<PolicyObjection> {
-    if !text.words(&["After"]).any(|other| LATE.contains(&other)) {
+    if !text.setting_words(&["After"]).any(|other| LATE.contains(&other)) {
         return None;
     }
     let own = is_way_in(name).then_some(name).into_iter();
     let victim =
-        text.words(&["Before"]).chain(own).find(|other| is_way_in(other) && !LATE.contains(other))?;
+        text.setting_words(&["Before"]).chain(own).find(|other| is_way_in(other) && !LATE.contains(other))?;
     let message = format!(
         "{victim} would wait for the end of the boot, which waits for it; systemd may then not start it"
     );
@@ -294,16 +294,16 @@ fn check_ordering(name: &str, text: &UnitText) -> Option<PolicyObjection> {
 
 /// Of one that takes the way in's name, its port, or its life when it fails.
 fn taken_over(name: &str, text: &UnitText) -> Option<PolicyObjection> {
-    if let Some(alias) = text.words(&["Alias"]).find(|alias| is_way_in(alias)) {
+    if let Some(alias) = text.setting_words(&["Alias"]).find(|alias| is_way_in(alias)) {
         let message = format!("{name} would stand in the place of {alias}, by which people get in");
         return Some(PolicyObjection::new(message, "leave the Alias= out"));
     }
     let fatal = |unit: &&str| is_way_in(unit) && !MAY_FAIL.contains(unit);
-    if let Some(victim) = text.words(&["RequiredBy"]).find(fatal) {
+    if let Some(victim) = text.setting_words(&["RequiredBy"]).find(fatal) {
         return Some(needed_by(name, victim));
     }
     let is_ssh_port = |address: &str| address.rsplit(':').next() == Some(SSH_PORT);
-    text.words(&["ListenStream"]).any(is_ssh_port).then(|| {
+    text.setting_words(&["ListenStream"]).any(is_ssh_port).then(|| {
         let message = format!("{name} listens on port 22, so sshd could not");
         PolicyObjection::new(message, "let it listen elsewhere")
     })
@@ -314,8 +314,8 @@ fn held_up(name: &str, part: UnitTextKind<'_>, text: &UnitText) -> Option<Policy
     let is_early = text
         .last_value("DefaultDependencies")
         .is_some_and(|word| ["no", "false", "off", "0"].contains(&word));
-    let wanted = text.words(&["WantedBy", "RequiredBy"]).filter(|_| is_early);
-    let victim = text.words(&["Before"]).chain(wanted).find(|other| waits(other))?;
+    let wanted = text.setting_words(&["WantedBy", "RequiredBy"]).filter(|_| is_early);
+    let victim = text.setting_words(&["Before"]).chain(wanted).find(|other| login_waits_for(other))?;
     let may_hang = match text.last_value("Type") {
         // systemd.service(5): `TimeoutStartSec=` is off for oneshots, and 90 s for all other types.
         Some(kind) => kind == "oneshot",
@@ -334,26 +334,26 @@ fn held_up(name: &str, part: UnitTextKind<'_>, text: &UnitText) -> Option<Policy
 }
 
 /// Whether the way in waits for what comes before this unit.
-pub(super) fn waits(unit: &str) -> bool {
+pub(super) fn login_waits_for(unit: &str) -> bool {
     AWAITED.contains(&unit) || (is_way_in(unit) && !LATE.contains(&unit))
 }
 
 /// Where a unit says that it mounts.
-pub(super) fn mounted(name: &str, content: &str) -> Vec<String> {
+pub(super) fn mount_places(name: &str, content: &str) -> Vec<String> {
     if mount_path(name).is_none() {
         return Vec::new();
     }
     let text = UnitText::new(content);
-    text.settings()
+    text.unit_settings()
         .filter(|(key, value)| *key == "Where" && !value.is_empty())
-        .map(|(_, value)| unquoted(value))
+        .map(|(_, value)| unescape_name(value))
         .collect()
 }
 
 /// Whether a drop-in changes what is mounted, or how.
 pub(super) fn changes_mount(content: &str) -> bool {
     let keys = ["Options", "SloppyOptions", "Type", "What", "Where"];
-    UnitText::new(content).settings().any(|(key, _)| keys.contains(&key))
+    UnitText::new(content).unit_settings().any(|(key, _)| keys.contains(&key))
 }
 
 /// Whether a limit of files or processes leaves a service enough to work: one number, or two.
@@ -385,17 +385,19 @@ impl UnitText {
         Self { joined: content.replace("\r\n", "\n").replace("\\\n", " ") }
     }
 
-    fn settings(&self) -> impl Iterator<Item = (&str, &str)> {
+    fn unit_settings(&self) -> impl Iterator<Item = (&str, &str)> {
         let lines = self.joined.lines().map(str::trim).filter(|line| !line.starts_with(['#', ';', '[']));
         lines.filter_map(|line| line.split_once('=')).map(|(key, value)| (key.trim_end(), value.trim()))
     }
 
-    fn words(&self, keys: &'static [&str]) -> impl Iterator<Item = &str> {
-        self.settings().filter(|(key, _)| keys.contains(key)).flat_map(|(_, value)| value.split_whitespace())
+    fn setting_words(&self, keys: &'static [&str]) -> impl Iterator<Item = &str> {
+        self.unit_settings()
+            .filter(|(key, _)| keys.contains(key))
+            .flat_map(|(_, value)| value.split_whitespace())
     }
 
     fn last_value(&self, name: &str) -> Option<&str> {
-        self.settings().filter(|(key, _)| *key == name).last().map(|(_, value)| value)
+        self.unit_settings().filter(|(key, _)| *key == name).last().map(|(_, value)| value)
     }
 }
 

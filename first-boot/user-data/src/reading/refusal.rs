@@ -18,7 +18,7 @@ const LINES_LOOKED_AT: usize = 1000;
 /// The byte order marks of UTF-16, once what is no UTF-8 was replaced.
 const UTF_16: &str = "\u{fffd}\u{fffd}";
 
-pub(super) fn unreadable(kind: PayloadKind, text: &str, at: SourceMark) -> Diagnostic {
+pub(super) fn unreadable_payload(kind: PayloadKind, text: &str, at: SourceMark) -> Diagnostic {
     let refused =
         |message: &str, help: &str| Diagnostic::error(DiagnosticCode::Refused, at, message).with_help(help);
     match kind {

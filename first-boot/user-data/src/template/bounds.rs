@@ -24,7 +24,7 @@ pub(super) struct Flaw {
 
 /// Every opening is measured, also one in a comment, a text or between `raw` and `endraw`: whoever skips some must
 /// know where those end, and can be led astray.
-pub(super) fn check(template: &str) -> Result<(), Flaw> {
+pub(super) fn check_bounds(template: &str) -> Result<(), Flaw> {
     let flaw = |at: usize, message: String| Err(Flaw { at, message });
     if template.len() > MOST_BYTES {
         return flaw(
@@ -46,7 +46,7 @@ pub(super) fn check(template: &str) -> Result<(), Flaw> {
                 format!("a template may have {MOST_TAGS} tags, and {MOST_BLOCKS} of them blocks"),
             );
         }
-        if length(&template.as_bytes()[at + 2..]) > LONGEST {
+        if tag_length(&template.as_bytes()[at + 2..]) > LONGEST {
             return flaw(at, format!("this tag is longer than {LONGEST} bytes, or does not end"));
         }
     }
@@ -55,7 +55,7 @@ pub(super) fn check(template: &str) -> Result<(), Flaw> {
 
 /// How far it is to the end of a tag, by minijinja's rules: not in a text, and not inside parentheses. More than
 /// [`LONGEST`] if it is farther.
-fn length(tag: &[u8]) -> usize {
+fn tag_length(tag: &[u8]) -> usize {
     let (mut depth, mut quote) = (0_i32, None);
     let mut at = 0;
     while at <= LONGEST {

@@ -15,14 +15,14 @@ use serde_json::{Map, Value, json};
 const MOST_LISTED: usize = 24;
 
 /// What is known of a machine.
-#[derive(Clone, Default, Eq, PartialEq)]
+#[derive(Clone, PartialEq, Eq, Default)]
 pub struct InstanceData {
     tree: Map<String, Value>,
     knowledge: Knowledge,
 }
 
 /// Of which machine.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 enum Knowledge {
     /// Of none: examples stand for what only a machine can know.
     Examples,
@@ -47,7 +47,7 @@ impl InstanceData {
 
     /// Of a machine that does not exist, so that templates can be checked anywhere.
     #[must_use]
-    pub fn examples() -> Self {
+    pub fn example_names() -> Self {
         let standard = json!({
             "availability-zone": "region-1a",
             "cloud-name": "aws",
@@ -104,7 +104,7 @@ impl InstanceData {
     }
 
     /// Of which machine this is.
-    pub(super) fn whose(&self) -> &'static str {
+    pub(super) fn machine_words(&self) -> &'static str {
         match self.knowledge {
             Knowledge::Examples => "any",
             Knowledge::Machine => "this",
@@ -112,7 +112,7 @@ impl InstanceData {
     }
 
     /// What could have been meant in the place of a name.
-    pub(super) fn help(&self, name: &str) -> String {
+    pub(super) fn suggest_name(&self, name: &str) -> String {
         let parent = name.rsplit_once('.').map_or("", |(parent, _)| parent);
         let pointer = format!("/{}", parent.replace('.', "/"));
         let tree = Value::Object(self.tree.clone());
@@ -129,7 +129,7 @@ impl InstanceData {
         }
     }
 
-    pub(super) fn context(&self) -> minijinja::Value {
+    pub(super) fn template_context(&self) -> minijinja::Value {
         jinja_map(&self.tree)
     }
 }

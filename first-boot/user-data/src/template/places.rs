@@ -13,7 +13,7 @@ use minijinja::{OutputSpan, OutputSpanKind};
 const COUNTED: usize = 4096;
 
 /// Where the places of an expanded text come from.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Places {
     pieces: Vec<Piece>,
     output: Text,
@@ -21,14 +21,14 @@ pub struct Places {
 }
 
 /// A text and the offset of each of its lines.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Text {
     text: String,
     lines: Vec<usize>,
 }
 
 /// A row of bytes that came from one place.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug, Clone, Copy)]
 struct Piece {
     /// Where it starts in what came out.
     output: usize,
@@ -60,8 +60,8 @@ impl Places {
 
     /// Where a place in the expanded text comes from.
     #[must_use]
-    pub fn origin(&self, mark: SourceMark) -> SourceMark {
-        let Some(offset) = self.output.offset(mark) else { return mark };
+    pub fn original_mark(&self, mark: SourceMark) -> SourceMark {
+        let Some(offset) = self.output.offset_of(mark) else { return mark };
         // minijinja gives the spans in the order of the output, so a binary search finds the piece.
         let after = self.pieces.partition_point(|piece| piece.output <= offset);
         // What is before the first piece stands for the header, which kept its lines.
@@ -70,7 +70,7 @@ impl Places {
             None => (piece.source + offset - piece.output, mark.width),
             Some(length) => (piece.source, u32::try_from(length).unwrap_or(1)),
         };
-        self.template.mark(source, mark.part, width)
+        self.template.mark_of(source, mark.part, width)
     }
 }
 
@@ -81,7 +81,7 @@ impl Text {
         Self { text, lines }
     }
 
-    fn offset(&self, mark: SourceMark) -> Option<usize> {
+    fn offset_of(&self, mark: SourceMark) -> Option<usize> {
         let index = usize::try_from(mark.line).ok()?.checked_sub(1)?;
         let start = *self.lines.get(index)?;
         let end = self.lines.get(index + 1).map_or(self.text.len(), |next| next - 1);
@@ -92,7 +92,7 @@ impl Text {
     }
 
     /// The place of an offset; of one inside a character, that of the character.
-    pub(super) fn mark(&self, offset: usize, part: u16, width: u32) -> SourceMark {
+    pub(super) fn mark_of(&self, offset: usize, part: u16, width: u32) -> SourceMark {
         let offset = self.text.floor_char_boundary(offset.min(self.text.len()));
         let line = self.lines.partition_point(|start| *start <= offset).max(1);
         let before = &self.text[self.lines.get(line - 1).copied().unwrap_or_default()..offset];

@@ -14,11 +14,11 @@ fn machine() -> InstanceData {
 
 fn expanded(body: &str) -> String {
     let text = format!("## template: jinja\n{body}");
-    expand(&text, 0, &machine()).unwrap().text.strip_prefix('\n').unwrap().to_owned()
+    expand_template(&text, 0, &machine()).unwrap().text.strip_prefix('\n').unwrap().to_owned()
 }
 
 fn refused(body: &str) -> Diagnostic {
-    expand(&format!("## template: jinja\n{body}"), 0, &machine()).unwrap_err()
+    expand_template(&format!("## template: jinja\n{body}"), 0, &machine()).unwrap_err()
 }
 
 #[test]
@@ -73,26 +73,26 @@ fn what_is_no_jinja_is_refused_in_its_place() {
         assert_eq!((flaw.at.line, flaw.at.column), (line, column), "{body:?} {flaw:?}");
     }
     let text = "## template: basic\n$hostname";
-    assert!(expand(text, 0, &machine()).unwrap_err().message.contains("a program that is not here"));
+    assert!(expand_template(text, 0, &machine()).unwrap_err().message.contains("a program that is not here"));
 }
 
 #[test]
 fn a_header_alone_moves_nothing() {
     let expansion =
-        expand("\n## template: jinja\n#!/bin/sh\necho }}\n", 0, &InstanceData::default()).unwrap();
+        expand_template("\n## template: jinja\n#!/bin/sh\necho }}\n", 0, &InstanceData::default()).unwrap();
 
     assert_eq!(expansion.text, "\n\n#!/bin/sh\necho }}\n");
-    assert_eq!(expand("## template: jinja", 0, &InstanceData::default()).unwrap().text, "");
+    assert_eq!(expand_template("## template: jinja", 0, &InstanceData::default()).unwrap().text, "");
 }
 
 #[test]
 fn places_lead_back_to_the_authors_text() {
     let text = "## template: jinja\n{% for n in [1, 2] %}\né: {{ n }}\n{% endfor %}\nb: {{ v1.region }} c\n";
-    let expansion = expand(text, 3, &machine()).unwrap();
+    let expansion = expand_template(text, 3, &machine()).unwrap();
     assert_eq!(expansion.text, "\né: 1\né: 2\nb: r c\n");
 
     let origin = |line, column| {
-        let at = expansion.places.origin(SourceMark { part: 3, line, column, width: 1 });
+        let at = expansion.places.original_mark(SourceMark { part: 3, line, column, width: 1 });
         (at.line, at.column, at.width)
     };
 
@@ -107,12 +107,12 @@ fn places_lead_back_to_the_authors_text() {
 fn without_a_machine_examples_stand_for_its_names() {
     let text = "{{ v1.cloud_name }} {{ ds.meta_data.rack.row }} {{ ds.meta_data['provider-id'] }}";
 
-    let expansion = expand(text, 0, &InstanceData::examples()).unwrap();
+    let expansion = expand_template(text, 0, &InstanceData::example_names()).unwrap();
 
     assert_eq!(expansion.text, "aws example example");
     let notes: Vec<&str> = expansion.notes.iter().map(|note| note.message.as_str()).collect();
     assert_eq!(notes.len(), 3, "{notes:?}");
-    assert!(expand("{{ v1.cloud_nam }}", 0, &InstanceData::examples()).is_err());
+    assert!(expand_template("{{ v1.cloud_nam }}", 0, &InstanceData::example_names()).is_err());
 }
 
 #[test]
@@ -148,5 +148,5 @@ fn the_deepest_that_is_allowed_fits_the_stack() {
     assert_eq!(expanded(&chain), "2001");
     assert_eq!(expanded(&branches), "");
     // Whether it is read or refused is minijinja's choice.
-    let _ = expand(&minus, 0, &machine());
+    let _ = expand_template(&minus, 0, &machine());
 }

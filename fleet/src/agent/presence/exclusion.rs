@@ -15,7 +15,12 @@ pub(super) struct Exclusion {
 
 impl Exclusion {
     /// Says by whom `me` is kept out, and logs it if that is news.
-    pub(super) fn explain(&mut self, me: &PresenceRecord, other: &PresenceRecord, ttl: Duration) -> String {
+    pub(super) fn explain_exclusion(
+        &mut self,
+        me: &PresenceRecord,
+        other: &PresenceRecord,
+        ttl: Duration,
+    ) -> String {
         let since = *self.since.get_or_insert_with(BootTime::now);
         let reason = explain_exclusion(me, other, ttl, since.elapsed());
         if self.logged != reason {

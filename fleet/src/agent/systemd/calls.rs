@@ -2,7 +2,7 @@
 //!
 //! The manager's methods and signals are described in org.freedesktop.systemd1(5), the bus's in the D-Bus
 //! specification. Refuses to know why anybody calls. Invariant: every call that this crate sends and every
-//! signal that it reads is in [`interfaces`], with the very types that are sent and read, so that a test on
+//! signal that it reads is in [`used_members`], with the very types that are sent and read, so that a test on
 //! a real systemd compares all of them.
 
 use serde::{Serialize, de::DeserializeOwned};
@@ -40,18 +40,18 @@ pub struct Member {
 }
 
 impl Member {
-    fn of<C: Call>() -> Self {
+    fn of_call<C: Call>() -> Self {
         let takes = C::Body::SIGNATURE.to_string_no_parens();
-        Self { interface: C::INTERFACE, name: C::NAME, takes, gives: signature::<C::Answer>() }
+        Self { interface: C::INTERFACE, name: C::NAME, takes, gives: body_signature::<C::Answer>() }
     }
 
     fn read<T: Type>(interface: &'static str, name: &'static str) -> Self {
-        Self { interface, name, takes: String::new(), gives: signature::<T>() }
+        Self { interface, name, takes: String::new(), gives: body_signature::<T>() }
     }
 }
 
 /// A body of several values has no parentheses around them.
-fn signature<T: Type>() -> String {
+fn body_signature<T: Type>() -> String {
     T::SIGNATURE.to_string_no_parens()
 }
 
@@ -73,8 +73,8 @@ macro_rules! calls {
             }
         )*)*
 
-        fn methods() -> Vec<Member> {
-            vec![$($(Member::of::<$name>()),*),*]
+        fn called_methods() -> Vec<Member> {
+            vec![$($(Member::of_call::<$name>()),*),*]
         }
     };
 }
@@ -112,8 +112,8 @@ calls! { 'a
 
 /// Every method that is called, every signal and every property that is read.
 #[must_use]
-pub fn interfaces() -> Vec<Member> {
-    let mut members = methods();
+pub fn used_members() -> Vec<Member> {
+    let mut members = called_methods();
     members.extend([
         Member::read::<NameOwnerChanged>(BUS, "NameOwnerChanged"),
         Member::read::<JobRemoved>(MANAGER, "JobRemoved"),
@@ -129,7 +129,7 @@ mod tests {
 
     #[test]
     fn types_become_the_signatures_that_manuals_print() {
-        let shown: Vec<String> = interfaces()
+        let shown: Vec<String> = used_members()
             .iter()
             .map(|member| format!("{} {}>{}", member.name, member.takes, member.gives))
             .collect();

@@ -24,7 +24,7 @@ pub struct Links {
 impl Links {
     /// Links in this directory.
     #[must_use]
-    pub fn at(directory: PathBuf) -> Self {
+    pub fn in_directory(directory: PathBuf) -> Self {
         Self { directory }
     }
 
@@ -32,15 +32,15 @@ impl Links {
     #[must_use]
     pub fn of_systemd(instance: SystemdInstance) -> Self {
         if instance == SystemdInstance::System {
-            return Self::at("/run/systemd/system".into());
+            return Self::in_directory("/run/systemd/system".into());
         }
         let runtime = std::env::var_os("XDG_RUNTIME_DIR")
             .map_or_else(|| PathBuf::from(format!("/run/user/{}", nix::unistd::geteuid())), PathBuf::from);
-        Self::at(runtime.join("systemd/user"))
+        Self::in_directory(runtime.join("systemd/user"))
     }
 
     /// Makes a unit file known under its name.
-    pub fn link(&self, file: &Path) -> io::Result<()> {
+    pub fn link_unit(&self, file: &Path) -> io::Result<()> {
         let Some(name) = file.file_name() else { return Err(io::ErrorKind::InvalidInput.into()) };
         let link = self.directory.join(name);
         match fs::read_link(&link) {
@@ -68,7 +68,7 @@ impl Links {
     }
 
     /// Removes the link to a unit file, if it is still there.
-    pub fn unlink(&self, file: &Path) -> io::Result<()> {
+    pub fn unlink_unit(&self, file: &Path) -> io::Result<()> {
         let Some(name) = file.file_name() else { return Ok(()) };
         let link = self.directory.join(name);
         if fs::read_link(&link).is_ok_and(|target| target == file) { fs::remove_file(link) } else { Ok(()) }
@@ -77,7 +77,7 @@ impl Links {
     /// The units whose links lead to files in `files` that are gone: what a fleetd left that could not
     /// disable units, or that died before it was done.
     #[must_use]
-    pub fn dangling(&self, files: &Path) -> Vec<UnitName> {
+    pub fn dangling_units(&self, files: &Path) -> Vec<UnitName> {
         let entries = fs::read_dir(&self.directory).into_iter().flatten().flatten().map(|entry| entry.path());
         let (folders, links): (Vec<PathBuf>, Vec<PathBuf>) =
             entries.partition(|path| fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir()));
@@ -101,17 +101,17 @@ mod tests {
     #[test]
     fn a_link_leads_to_the_last_file_and_goes_alone() {
         let folder = tempfile::tempdir().unwrap();
-        let links = Links::at(folder.path().join("systemd"));
+        let links = Links::in_directory(folder.path().join("systemd"));
         let [old, new] = ["old", "new"].map(|place| folder.path().join(place).join("a.service"));
         let leads = || fs::read_link(folder.path().join("systemd/a.service")).ok();
 
-        links.link(&old).unwrap();
-        links.link(&new).unwrap();
+        links.link_unit(&old).unwrap();
+        links.link_unit(&new).unwrap();
 
         assert_eq!(leads(), Some(new.clone()));
-        links.unlink(&old).unwrap();
+        links.unlink_unit(&old).unwrap();
         assert_eq!(leads(), Some(new.clone()));
-        links.unlink(&new).unwrap();
+        links.unlink_unit(&new).unwrap();
         assert_eq!(leads(), None);
     }
 
@@ -120,7 +120,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("a.service"), "theirs").unwrap();
 
-        let outcome = Links::at(folder.path().to_owned()).link(Path::new("/run/fleet/units/a.service"));
+        let outcome =
+            Links::in_directory(folder.path().to_owned()).link_unit(Path::new("/run/fleet/units/a.service"));
 
         assert!(outcome.unwrap_err().to_string().contains("is a file of somebody else"));
         assert_eq!(fs::read_to_string(folder.path().join("a.service")).unwrap(), "theirs");
@@ -139,7 +140,7 @@ mod tests {
         }
         symlink("/nowhere/other.service", systemd.join("other.service")).unwrap();
 
-        let dangling = Links::at(systemd).dangling(&files);
+        let dangling = Links::in_directory(systemd).dangling_units(&files);
 
         assert_eq!(dangling, [UnitName::parse("gone.service").unwrap()]);
     }

@@ -65,7 +65,7 @@ impl Connections {
     }
 
     /// Waits for a place: who comes meanwhile waits in the kernel's queue and costs nothing.
-    pub(super) async fn place(&self) -> OwnedSemaphorePermit {
+    pub(super) async fn reserve_place(&self) -> OwnedSemaphorePermit {
         match self.places.clone().acquire_owned().await {
             Ok(permit) => permit,
             // The semaphore is never closed.
@@ -74,7 +74,7 @@ impl Connections {
     }
 
     /// Gives the place to a peer, unless it has its share already.
-    pub(super) fn admit(self: &Arc<Self>, place: OwnedSemaphorePermit, peer: Peer) -> Option<Counted> {
+    pub(super) fn admit_peer(self: &Arc<Self>, place: OwnedSemaphorePermit, peer: Peer) -> Option<Counted> {
         let mut peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
         let count = peers.entry(peer).or_default();
         if *count >= OF_ONE_PEER && peer != Peer::Root {
@@ -102,7 +102,7 @@ mod tests {
     use super::*;
 
     async fn admit(connections: &Arc<Connections>, peer: Peer) -> Option<Counted> {
-        connections.admit(connections.place().await, peer)
+        connections.admit_peer(connections.reserve_place().await, peer)
     }
 
     #[tokio::test]
@@ -130,7 +130,8 @@ mod tests {
             held.push(admit(&connections, Peer::of_user(Some(0))).await.unwrap());
         }
 
-        let more = tokio::time::timeout(std::time::Duration::from_millis(20), connections.place()).await;
+        let more =
+            tokio::time::timeout(std::time::Duration::from_millis(20), connections.reserve_place()).await;
 
         assert!(more.is_err());
     }

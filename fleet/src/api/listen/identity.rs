@@ -19,7 +19,7 @@ pub struct TlsIdentity {
 }
 
 /// PEM texts that make a [`TlsIdentity`].
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug, Clone, Copy)]
 pub struct TlsTexts<'a> {
     /// The server's certificate, and those between it and its authority.
     pub certificate: &'a [u8],
@@ -62,48 +62,48 @@ impl TlsIdentity {
             let mut roots = RootCertStore::empty();
             add(&mut roots, what, pem)?;
             all.extend(roots.roots.iter().cloned());
-            authorities.push((access, verifier(roots, &provider, what)?));
+            authorities.push((access, build_verifier(roots, &provider, what)?));
         }
-        let certificates = certificates("server certificate", texts.certificate)?;
+        let certificates = parse_certificates("server certificate", texts.certificate)?;
         let key = PrivateKeyDer::from_pem_slice(texts.key)
             .map_err(|source| TlsError::Pem { what: "server key", source })?;
         let config = ServerConfig::builder_with_provider(provider.clone())
             .with_safe_default_protocol_versions()
             .map_err(|source| TlsError::Pair { source })?
-            .with_client_cert_verifier(verifier(all, &provider, "client authorities")?)
+            .with_client_cert_verifier(build_verifier(all, &provider, "client authorities")?)
             .with_single_cert(certificates, key)
             .map_err(|source| TlsError::Pair { source })?;
         Ok(Self { config: Arc::new(config), authorities })
     }
 
     /// The rights of who showed these certificates; the handshake proved that one of the authorities signed.
-    pub(super) fn caller(&self, shown: Option<&[CertificateDer<'_>]>) -> Caller {
-        let Some([first, rest @ ..]) = shown else { return Caller::of(AccessRole::None) };
+    pub(super) fn identify_caller(&self, shown: Option<&[CertificateDer<'_>]>) -> Caller {
+        let Some([first, rest @ ..]) = shown else { return Caller::with_role(AccessRole::None) };
         let signed = |verifier: &Arc<dyn ClientCertVerifier>| {
             verifier.verify_client_cert(first, rest, UnixTime::now()).is_ok()
         };
         match self.authorities.iter().find(|(_, verifier)| signed(verifier)) {
             Some((AccessRole::Lock, _)) => Caller::with_certificate(first.clone().into_owned()),
-            Some((access, _)) => Caller::of(*access),
-            None => Caller::of(AccessRole::None),
+            Some((access, _)) => Caller::with_role(*access),
+            None => Caller::with_role(AccessRole::None),
         }
     }
 }
 
-fn certificates(what: &'static str, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+fn parse_certificates(what: &'static str, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     let found = found.map_err(|source| TlsError::Pem { what, source })?;
     if found.is_empty() { Err(TlsError::Empty { what }) } else { Ok(found) }
 }
 
 fn add(roots: &mut RootCertStore, what: &'static str, pem: &[u8]) -> Result<(), TlsError> {
-    for certificate in certificates(what, pem)? {
+    for certificate in parse_certificates(what, pem)? {
         roots.add(certificate).map_err(|source| TlsError::Authority { what, source: source.into() })?;
     }
     Ok(())
 }
 
-fn verifier(
+fn build_verifier(
     roots: RootCertStore,
     provider: &Arc<rustls::crypto::CryptoProvider>,
     what: &'static str,

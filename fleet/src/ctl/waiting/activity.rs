@@ -30,7 +30,7 @@ struct UnitsActive<'a> {
 }
 
 impl UnitsActive<'_> {
-    fn first(&self) -> &str {
+    fn first_unit(&self) -> &str {
         self.pending.first().map_or("", |unit| &unit.name)
     }
 }
@@ -60,7 +60,7 @@ impl Awaited for UnitsActive<'_> {
     }
 
     fn timeout_text(&self, _: &mut CommandSession<'_>) -> String {
-        format!("timed out waiting for unit {} to report active state", self.first())
+        format!("timed out waiting for unit {} to report active state", self.first_unit())
     }
 
     fn before_sleep(
@@ -73,7 +73,7 @@ impl Awaited for UnitsActive<'_> {
         }
         let give_up = self.inactive_since + ATTEMPT;
         if give_up <= now {
-            let name = self.first();
+            let name = self.first_unit();
             return Err(CommandError::new(format_args!(
                 "Failed to find an active unit {name} within {ATTEMPT:?}"
             )));
@@ -82,7 +82,7 @@ impl Awaited for UnitsActive<'_> {
     }
 }
 
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum UnitActivity {
     Activating,
     Done,

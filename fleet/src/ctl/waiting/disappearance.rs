@@ -8,7 +8,7 @@ use crate::api::schema::{ApiUnit, UnitState};
 use crate::ctl::session::{CommandError, CommandSession, IdLength, unit_file};
 
 /// How the wait for a destroyed unit ended.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Disappearance {
     /// No machine reports it any more.
     Complete,
@@ -38,7 +38,7 @@ impl Awaited for UnitGone<'_> {
         let unit = session.client.find_unit(&self.destroyed.name);
         let states = session.client.states_of(&self.destroyed.name);
         if let (Some(unit), Some(states)) = (retry_later(session, unit), retry_later(session, states)) {
-            return Ok(departure(self.destroyed, unit.as_ref(), &states));
+            return Ok(find_departure(self.destroyed, unit.as_ref(), &states));
         }
         Ok(None)
     }
@@ -50,7 +50,7 @@ impl Awaited for UnitGone<'_> {
 
 /// Whether a destroyed unit is gone. Machines say which text they have: one that comes with another text
 /// does not hide the old one.
-fn departure(
+fn find_departure(
     destroyed: &ApiUnit,
     successor: Option<&ApiUnit>,
     states: &[UnitState],
@@ -107,10 +107,10 @@ mod tests {
         let hash = unit_file(&old).unwrap().hash().to_string();
         let reported = [UnitState { hash, ..state("loaded", "deactivating") }];
 
-        assert_eq!(departure(&old, None, &reported), None);
-        assert_eq!(departure(&old, None, &[]), Some(Disappearance::Complete));
-        assert_eq!(departure(&old, Some(&old), &reported), Some(Disappearance::Resubmitted));
-        assert_eq!(departure(&old, Some(&other), &reported), None, "the old text still runs");
-        assert_eq!(departure(&old, Some(&other), &[]), Some(Disappearance::Resubmitted));
+        assert_eq!(find_departure(&old, None, &reported), None);
+        assert_eq!(find_departure(&old, None, &[]), Some(Disappearance::Complete));
+        assert_eq!(find_departure(&old, Some(&old), &reported), Some(Disappearance::Resubmitted));
+        assert_eq!(find_departure(&old, Some(&other), &reported), None, "the old text still runs");
+        assert_eq!(find_departure(&old, Some(&other), &[]), Some(Disappearance::Resubmitted));
     }
 }

@@ -31,12 +31,12 @@ impl ChangeNotifier {
     /// One that fits how long the verb waits: who does not wait needs no watch.
     #[must_use]
     pub fn for_limit(client: &ApiClient, limit: WaitLimit) -> Self {
-        if limit == WaitLimit::None { Self::polling_only() } else { Self::open(client) }
+        if limit == WaitLimit::None { Self::polling_only() } else { Self::start_listening(client) }
     }
 
     /// Starts to listen. Open it before the change is asked for, and no wake-up is missed.
     #[must_use]
-    pub fn open(client: &ApiClient) -> Self {
+    pub fn start_listening(client: &ApiClient) -> Self {
         let Ok(events) = client.watch_events() else { return Self::polling_only() };
         let (sender, receiver) = channel();
         // The thread ends with the stream, with the receiver, or with the process.

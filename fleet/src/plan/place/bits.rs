@@ -51,7 +51,7 @@ impl BitSet {
     }
 
     /// Takes out what is in the other set.
-    pub(super) fn subtract(&mut self, other: &Self) {
+    pub(super) fn subtract_set(&mut self, other: &Self) {
         self.words.iter_mut().zip(&other.words).for_each(|(word, other)| *word &= !other);
     }
 
@@ -101,7 +101,7 @@ mod tests {
 
         assert_eq!(one.iter_common(&other).collect::<Vec<_>>(), [63, 64]);
         assert_eq!(combined(BitSet::intersect_with), [63, 64]);
-        assert_eq!(combined(BitSet::subtract), [0, 200]);
+        assert_eq!(combined(BitSet::subtract_set), [0, 200]);
         assert_eq!(combined(BitSet::unite_with), [0, 63, 64, 65, 200]);
     }
 

@@ -1,7 +1,7 @@
 //! The questions a decision asks: which machine, may it stay, who has to leave.
 //!
 //! Knows the rules in the form the index answers fast. Invariant: agrees with
-//! [`crate::plan::rules::check`], which a property test holds it to.
+//! [`crate::plan::rules::check_access`], which a property test holds it to.
 
 use crate::{
     model::{machine::Resources, unit_name::UnitName},
@@ -28,7 +28,9 @@ impl UnitPlacement {
                 .filter(|&machine| self.refusal_of_guest(index, machine).is_none())
                 // The fewest units and then the smallest ID: any fixed order would do, and this one lets a
                 // new leader decide as the one before.
-                .min_by_key(|&machine| (self.machines.load(machine), self.machines.position(machine)));
+                .min_by_key(|&machine| {
+                    (self.machines.machine_load(machine), self.machines.sorted_position(machine))
+                });
         }
         let (machines, units, unit) = (&self.machines, &self.units, &self.units[index]);
         let peers = &unit.requirements.peers;
@@ -69,7 +71,7 @@ impl UnitPlacement {
     fn refusal_of_guest(&self, index: UnitIndex, machine: MachineIndex) -> Option<PlacementRefusal> {
         let unit = &self.units[index];
         let wanted = &unit.requirements;
-        let host = self.machines.machine(machine);
+        let host = self.machines.machine_at(machine);
         if let Some(required) = wanted.machine_id.as_ref().filter(|required| !host.id.is_named_by(required)) {
             return Some(PlacementRefusal::OtherMachine {
                 machine: host.id.clone(),
@@ -94,13 +96,14 @@ impl UnitPlacement {
     }
 
     pub(super) fn runs_global(&self, name: &UnitName, machine: MachineIndex) -> bool {
-        self.units.index_of(name).is_some_and(|index| self.machines.globals(machine).contains(&index))
+        self.units.index_of(name).is_some_and(|index| self.machines.global_units(machine).contains(&index))
     }
 
     /// The guest, first by name, that a unit cannot live with.
     fn clash_with_guest(&self, index: UnitIndex, machine: MachineIndex) -> PlacementRefusal {
         let unit = &self.units[index];
-        let guests = self.machines.guests(machine).chain(self.machines.globals(machine).iter().copied());
+        let guests =
+            self.machines.placed_units(machine).chain(self.machines.global_units(machine).iter().copied());
         let meets = |ours: &[u32], theirs: &[u32]| ours.iter().any(|pattern| theirs.contains(pattern));
         let clashing =
             guests.filter(|&guest| guest != index).map(|guest| &self.units[guest]).filter(|guest| {
@@ -120,8 +123,8 @@ impl UnitPlacement {
     }
 
     fn crowding_refusal(&self, index: UnitIndex, machine: MachineIndex) -> PlacementRefusal {
-        let host = self.machines.machine(machine);
-        if let Some(most) = host.max_units.filter(|&most| self.machines.load(machine) >= most) {
+        let host = self.machines.machine_at(machine);
+        if let Some(most) = host.max_units.filter(|&most| self.machines.machine_load(machine) >= most) {
             return PlacementRefusal::Full(most);
         }
         let (capacity, used) = (host.capacity.unwrap_or_default(), self.machines.used_resources(machine));
@@ -140,11 +143,11 @@ impl UnitPlacement {
         }
         let mut guests: Vec<UnitIndex> = self
             .machines
-            .guests(machine)
+            .placed_units(machine)
             .filter(|&guest| guest != index)
             .filter(|&guest| evicts.iter().any(|pattern| self.units[guest].hits.contains(pattern)))
             .collect();
-        guests.sort_by(|&a, &b| self.units.name(a).cmp(self.units.name(b)));
+        guests.sort_by(|&a, &b| self.units.unit_name(a).cmp(self.units.unit_name(b)));
         guests
     }
 
@@ -159,20 +162,20 @@ impl UnitPlacement {
             .global_units()
             .filter(|&unit| {
                 let wanted = &self.units[unit].requirements;
-                wanted.accepts_metadata(&self.machines.machine(machine).metadata)
+                wanted.accepts_metadata(&self.machines.machine_at(machine).metadata)
             })
             .collect();
-        if wanted.is_empty() && self.machines.globals(machine).is_empty() {
+        if wanted.is_empty() && self.machines.global_units(machine).is_empty() {
             return;
         }
-        let before = self.machines.globals(machine).to_vec();
+        let before = self.machines.global_units(machine).to_vec();
         self.machines.set_globals(machine, &self.units, &wanted);
         self.shapes.requeue_machine(machine, &self.machines);
         self.freed = true;
-        let after = self.machines.globals(machine);
+        let after = self.machines.global_units(machine);
         let changed = before.iter().filter(|unit| !after.contains(unit));
         let changed = changed.chain(after.iter().filter(|unit| !before.contains(unit)));
-        let names: Vec<UnitName> = changed.map(|&unit| self.units.name(unit).clone()).collect();
+        let names: Vec<UnitName> = changed.map(|&unit| self.units.unit_name(unit).clone()).collect();
         for name in names {
             self.wake_followers(&name);
         }
@@ -189,7 +192,7 @@ impl UnitPlacement {
         for index in self.units.placed_units() {
             let unit = &self.units[index];
             if let Some(machine) = unit.at {
-                self.shapes.count_spread(unit, self.machines.machine(machine), 1);
+                self.shapes.count_spread(unit, self.machines.machine_at(machine), 1);
             }
         }
     }
@@ -201,7 +204,10 @@ impl UnitPlacement {
         while decisions.len() < budget as usize {
             let crowded =
                 self.machines.all_present().filter(|index| !stuck.contains(index)).max_by_key(|&index| {
-                    (self.machines.load(index), std::cmp::Reverse(self.machines.position(index)))
+                    (
+                        self.machines.machine_load(index),
+                        std::cmp::Reverse(self.machines.sorted_position(index)),
+                    )
                 });
             let Some(crowded) = crowded else { break };
             match self.relieve_machine(crowded) {
@@ -213,22 +219,23 @@ impl UnitPlacement {
     }
 
     fn relieve_machine(&mut self, crowded: MachineIndex) -> Option<PlacementDecision> {
-        let mut guests: Vec<UnitIndex> = self.machines.guests(crowded).collect();
-        guests.sort_by(|&a, &b| self.units.name(a).cmp(self.units.name(b)));
+        let mut guests: Vec<UnitIndex> = self.machines.placed_units(crowded).collect();
+        guests.sort_by(|&a, &b| self.units.unit_name(a).cmp(self.units.unit_name(b)));
         guests.retain(|&unit| self.units[unit].requirements.peers.is_empty());
         for unit in guests {
-            self.unassign(unit);
+            self.unassign_unit(unit);
             let target = self.choose_machine(unit).filter(|&machine| {
                 // `crowded` has lost one already: only a real difference is worth a move.
-                self.machines.load(machine) < self.machines.load(crowded) && !self.would_evict(unit, machine)
+                self.machines.machine_load(machine) < self.machines.machine_load(crowded)
+                    && !self.would_evict(unit, machine)
             });
-            self.assign(unit, target.unwrap_or(crowded));
+            self.assign_unit(unit, target.unwrap_or(crowded));
             if let Some(target) = target {
-                let from = self.machines.id(crowded).clone();
-                let name = self.units.name(unit).clone();
+                let from = self.machines.machine_id(crowded).clone();
+                let name = self.units.unit_name(unit).clone();
                 self.wake_followers(&name);
                 let reason = DecisionReason::Rebalanced(from.clone());
-                let to = Some(self.machines.id(target).clone());
+                let to = Some(self.machines.machine_id(target).clone());
                 return Some(PlacementDecision { unit: name, from: Some(from), to, reason });
             }
         }
@@ -238,5 +245,5 @@ impl UnitPlacement {
 
 fn is_on(units: &UnitTable, machines: &MachineTable, peer: &str, machine: MachineIndex) -> bool {
     let Some(peer) = units.find_unit(peer) else { return false };
-    units[peer].at == Some(machine) || machines.globals(machine).contains(&peer)
+    units[peer].at == Some(machine) || machines.global_units(machine).contains(&peer)
 }

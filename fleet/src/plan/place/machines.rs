@@ -145,7 +145,7 @@ impl MachineTable {
             return index;
         }
         let index = MachineIndex::at(self.entries.len());
-        let next = self.indices.range(id.clone()..).next().map(|(_, &next)| self.position(next));
+        let next = self.indices.range(id.clone()..).next().map(|(_, &next)| self.sorted_position(next));
         let position = next.unwrap_or(self.order.len());
         self.entries.push(MachineEntry {
             machine: Machine::new(id.clone()),
@@ -268,7 +268,7 @@ impl MachineTable {
     pub(super) fn machines_having(&self, key: &str, value: &str) -> BitSet {
         let mut having = BitSet::default();
         let indices = self.values.get(key).and_then(|values| values.get(value));
-        indices.into_iter().flatten().for_each(|&index| having.set_member(self.position(index), true));
+        indices.into_iter().flatten().for_each(|&index| having.set_member(self.sorted_position(index), true));
         having
     }
 
@@ -280,11 +280,11 @@ impl MachineTable {
             .map(|position| self.order[position])
     }
 
-    pub(super) fn id(&self, index: MachineIndex) -> &MachineId {
+    pub(super) fn machine_id(&self, index: MachineIndex) -> &MachineId {
         &self.entries[index.as_usize()].machine.id
     }
 
-    pub(super) fn machine(&self, index: MachineIndex) -> &Machine {
+    pub(super) fn machine_at(&self, index: MachineIndex) -> &Machine {
         &self.entries[index.as_usize()].machine
     }
 
@@ -317,12 +317,12 @@ impl MachineTable {
             .collect()
     }
 
-    pub(super) fn load(&self, index: MachineIndex) -> u32 {
+    pub(super) fn machine_load(&self, index: MachineIndex) -> u32 {
         self.entries[index.as_usize()].load
     }
 
     /// The place of a machine among all, in the order of IDs.
-    pub(super) fn position(&self, index: MachineIndex) -> usize {
+    pub(super) fn sorted_position(&self, index: MachineIndex) -> usize {
         self.entries[index.as_usize()].position
     }
 
@@ -345,11 +345,11 @@ impl MachineTable {
         self.entries[index.as_usize()].has_room(unit)
     }
 
-    pub(super) fn guests(&self, index: MachineIndex) -> impl Iterator<Item = UnitIndex> {
+    pub(super) fn placed_units(&self, index: MachineIndex) -> impl Iterator<Item = UnitIndex> {
         self.entries[index.as_usize()].guests.iter().copied()
     }
 
-    pub(super) fn globals(&self, index: MachineIndex) -> &[UnitIndex] {
+    pub(super) fn global_units(&self, index: MachineIndex) -> &[UnitIndex] {
         &self.entries[index.as_usize()].globals
     }
 

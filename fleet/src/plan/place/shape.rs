@@ -119,7 +119,7 @@ impl MetadataPartition {
         let mut values = Vec::new();
         for value in machines.metadata_values(key) {
             let having = machines.machines_having(key, value);
-            rest.subtract(&having);
+            rest.subtract_set(&having);
             values.push((value.to_owned(), having));
         }
         values.push((String::new(), rest));
@@ -156,7 +156,7 @@ impl ShapeTable {
     pub(super) fn requeue_machine(&mut self, index: MachineIndex, machines: &MachineTable) {
         for id in self.asides.remove(&index).into_iter().flatten() {
             if let Some(shape) = self.table[id.0 as usize].as_mut() {
-                shape.aside.set_member(machines.position(index), false);
+                shape.aside.set_member(machines.sorted_position(index), false);
             }
         }
     }
@@ -194,11 +194,11 @@ impl ShapeTable {
         let asides = &mut self.asides;
         let mut first_able = |among: &BitSet| {
             let mut candidates = among.clone();
-            candidates.subtract(aside);
+            candidates.subtract_set(aside);
             machines.by_load(&candidates).find(|&index| {
                 let able = machines.is_able(index, unit);
                 if !able {
-                    aside.set_member(machines.position(index), true);
+                    aside.set_member(machines.sorted_position(index), true);
                     asides.entry(index).or_default().push(unit.shape);
                 }
                 able && may(index)

@@ -53,7 +53,7 @@ impl UnitTable {
         self.indices.values().copied().filter(|&index| self[index].at.is_some()).collect()
     }
 
-    pub(super) fn name(&self, index: UnitIndex) -> &UnitName {
+    pub(super) fn unit_name(&self, index: UnitIndex) -> &UnitName {
         &self[index].name
     }
 

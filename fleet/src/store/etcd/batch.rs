@@ -119,7 +119,7 @@ impl EtcdStore {
             }
             return;
         }
-        let (txn, files) = self.with_view(|picture| self.joint_txn(picture.keys(), &batch));
+        let (txn, files) = self.with_view(|picture| self.joint_txn(picture.key_space(), &batch));
         match self.call_member("write", async |mut client| client.txn(txn).await).await {
             Ok(response) => {
                 let committed = self.commit_result(&response);

@@ -62,7 +62,7 @@ impl EtcdStore {
             *read_anew = false;
         }
         let (client, at) = self.current_client().await?;
-        let endpoint = self.endpoint(at);
+        let endpoint = self.shown_endpoint(at);
         // From the revision behind the one shown: what is shown was read completely, so no event comes
         // twice and none is left out.
         let from = self.revision.borrow().next();
@@ -71,7 +71,7 @@ impl EtcdStore {
             .with_start_revision(from.0)
             .with_progress_notify()
             .with_fragment();
-        let prefix = self.with_view(|picture| picture.keys().prefix().to_owned());
+        let prefix = self.with_view(|picture| picture.key_space().key_prefix().to_owned());
         let mut watch = client.watch_client().max_decoding_message_size(LARGEST_ANSWER);
         let limit = self.settings.request_timeout;
         let etcd = |action, source| StoreError::Etcd {
@@ -145,7 +145,7 @@ impl EtcdStore {
     /// Whether a newer fleetd has shut this one out: asked before everything is read, since it may be
     /// asked for a long time.
     async fn ask_for_schema(&self) -> Result<(), StoreError> {
-        let key = self.with_view(|picture| picture.keys().key_path(&StoreKey::Schema));
+        let key = self.with_view(|picture| picture.key_space().key_path(&StoreKey::Schema));
         let answer =
             self.call_member("read the schema", async |mut client| client.get(key, None).await).await?;
         Self::check_schema(answer.kvs().first().and_then(|kv| decode_record(kv.value()).ok()).as_ref())
@@ -165,7 +165,7 @@ impl EtcdStore {
             let regained = hearing.lost.take().is_some();
             if regained {
                 hearing.steady_since = self.now();
-                tracing::info!("the store is heard");
+                tracing::info!("the store answers");
             }
             regained
         });
@@ -174,7 +174,7 @@ impl EtcdStore {
     /// Reads all keys, page by page, all at the revision of the first page.
     async fn read_everything(&self) -> Result<(), StoreError> {
         self.ask_for_schema().await?;
-        let prefix = self.with_view(|picture| picture.keys().prefix().as_bytes().to_vec());
+        let prefix = self.with_view(|picture| picture.key_space().key_prefix().as_bytes().to_vec());
         let mut end = prefix.clone();
         if let Some(last) = end.last_mut() {
             *last += 1;

@@ -61,9 +61,7 @@ impl EtcdStore {
 
     /// Gives a lease back, with all that lives by it.
     pub async fn revoke_lease(&self, id: LeaseId) -> Result<(), StoreError> {
-        self.call_member("give back a lease", async |mut client| client.lease_revoke(id.0).await)
-            .await
-            .map(drop)
+        self.call_member("revoke a lease", async |mut client| client.lease_revoke(id.0).await).await.map(drop)
     }
 
     /// Gives the leadership back, if this process has it, so that another one need not wait for its end.
@@ -95,7 +93,7 @@ impl EtcdStore {
         lease: &watch::Sender<HeldLease>,
     ) -> Result<std::convert::Infallible, StoreError> {
         let (mut client, at) = self.current_client().await?;
-        let endpoint = self.endpoint(at);
+        let endpoint = self.shown_endpoint(at);
         let HeldLease { id, ttl, .. } = *lease.borrow();
         let limit = self.settings.request_timeout;
         let timeout = || StoreError::Timeout { action: "renew the lease", endpoint: endpoint.clone(), limit };

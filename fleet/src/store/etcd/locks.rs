@@ -53,14 +53,15 @@ impl RebootLocks for EtcdStore {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
         let holder = LockHolder { id: id.to_owned(), since, reason: reason.to_owned() };
         let take = |slots: GroupSemaphore| {
-            slots.clone().acquire(holder.clone()).map_err(|NoFreeSlot| slots_full(group, &slots))
+            slots.clone().acquire_slot(holder.clone()).map_err(|NoFreeSlot| slots_full(group, &slots))
         };
         self.change_slots("take a slot of", group, take).await.map(drop)
     }
 
     async fn release(&self, group: &GroupName, id: &str) -> Result<bool, LockError> {
-        let before = self.change_slots("give back a slot of", group, |slots| Ok(slots.release(id))).await?;
-        Ok(before.holder(id).is_some())
+        let before =
+            self.change_slots("release a slot of", group, |slots| Ok(slots.release_slot(id))).await?;
+        Ok(before.slot_holder(id).is_some())
     }
 
     async fn set_max(&self, group: &GroupName, max: u32) -> Result<u32, LockError> {

@@ -53,7 +53,7 @@ impl<'a> SourceChooser<'a> {
     }
 
     /// The prefix for these blocks of the new root.
-    pub(super) fn choose(&self, blocks: &[u32]) -> Vec<Run> {
+    pub(super) fn choose_sources(&self, blocks: &[u32]) -> Vec<Run> {
         let mut files: BTreeMap<usize, (usize, usize)> = BTreeMap::new();
         let mut without_file: Option<(u32, u32)> = None;
         for block in blocks {

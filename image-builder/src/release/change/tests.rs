@@ -9,7 +9,7 @@ fn stamp() -> Stamp {
 }
 
 fn stored(version: &str) -> StoredRelease {
-    let file = FileReference::of(version.as_bytes());
+    let file = FileReference::of_bytes(version.as_bytes());
     StoredRelease {
         image: "cloud".into(),
         architecture: "x86_64".into(),
@@ -53,7 +53,7 @@ fn each_change_counts_and_holds_for_its_lifetime() {
         let after = change_channel(before.clone(), change, stamp()).unwrap();
 
         assert_eq!((after.counter, after.root), (before.counter + 1, 3));
-        assert_eq!(after.written.until(after.expires), Duration::from_hours(30 * 24));
+        assert_eq!(after.written.duration_until(after.expires), Duration::from_hours(30 * 24));
         assert!(after.to_bytes().is_ok());
     }
 }

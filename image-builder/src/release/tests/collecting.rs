@@ -38,7 +38,7 @@ fn what_a_live_channel_needs_stays() {
 
     assert_eq!(plan.releases, [version("1.0.0"), version("1.1.0")]);
     assert_eq!(site.findings(), Vec::<String>::new());
-    assert_eq!(site.repository.names("release").unwrap(), ["1.2.0", "1.3.0", "1.4.0", "1.5.0"]);
+    assert_eq!(site.repository.list_names("release").unwrap(), ["1.2.0", "1.3.0", "1.4.0", "1.5.0"]);
     assert_eq!(collect(&site, 0), CollectPlan::default());
 }
 
@@ -77,7 +77,7 @@ fn young_files_stay_for_machines_that_fetch_them() {
 fn leftovers_of_interrupted_publishers_go() {
     let site = six_releases();
     for leftover in ["chunk/00/.new-abc", "channel/.new-abc", "root/.new-abc", "release/2.0.0/sbom"] {
-        let path = site.repository.path(leftover);
+        let path = site.repository.file_path(leftover);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, "half").unwrap();
     }
@@ -85,22 +85,22 @@ fn leftovers_of_interrupted_publishers_go() {
     let plan = collect(&site, 9);
 
     assert_eq!(plan.files, ["release/2.0.0/sbom", "chunk/00/.new-abc", "channel/.new-abc", "root/.new-abc"]);
-    assert!(!site.repository.path("release/2.0.0").exists());
+    assert!(!site.repository.file_path("release/2.0.0").exists());
     assert_eq!(site.findings(), Vec::<String>::new());
 }
 
 #[test]
 fn what_cannot_be_read_stops_it() {
     let site = six_releases();
-    fs::write(site.repository.path("channel/beta"), "damaged").unwrap();
+    fs::write(site.repository.file_path("channel/beta"), "damaged").unwrap();
     assert!(matches!(plan(&site, 0, Duration::ZERO), Err(CollectError::Channel(_))));
 
     let site = six_releases();
-    fs::write(site.repository.path(&paths::index(&version("1.5.0"))), "damaged").unwrap();
+    fs::write(site.repository.file_path(&paths::index(&version("1.5.0"))), "damaged").unwrap();
     assert!(matches!(plan(&site, 0, Duration::ZERO), Err(CollectError::Index { .. })));
 
     let site = six_releases();
-    fs::remove_file(site.repository.path(&paths::index(&version("1.5.0")))).unwrap();
+    fs::remove_file(site.repository.file_path(&paths::index(&version("1.5.0")))).unwrap();
     assert!(matches!(plan(&site, 0, Duration::ZERO), Err(CollectError::Stored(_))));
 }
 
@@ -115,9 +115,9 @@ fn an_interrupted_collection_leaves_no_half_release() {
         }
 
         assert_eq!(site.findings(), Vec::<String>::new());
-        let versions = site.repository.versions().unwrap();
-        assert!(versions.iter().all(|version| site.repository.path(&paths::index(version)).exists()));
+        let versions = site.repository.list_versions().unwrap();
+        assert!(versions.iter().all(|version| site.repository.file_path(&paths::index(version)).exists()));
         collect(&site, 0);
-        assert_eq!(site.repository.names("release").unwrap(), ["1.2.0", "1.3.0", "1.4.0", "1.5.0"]);
+        assert_eq!(site.repository.list_names("release").unwrap(), ["1.2.0", "1.3.0", "1.4.0", "1.5.0"]);
     }
 }

@@ -16,11 +16,14 @@ fn steps_of_second_release(site: &Site) -> Vec<(String, Vec<u8>)> {
     site.publish("1.1.0").unwrap();
     let offered = &site.channel().unwrap().releases[1];
     let mut files: Vec<String> =
-        object_paths(&fs::read(site.repository.path(&paths::index(&offered.version))).unwrap());
+        object_paths(&fs::read(site.repository.file_path(&paths::index(&offered.version))).unwrap());
     let of_release = ["sbom", "packages.lock", "recipe", "index", "manifest"];
     files.extend(of_release.map(|name| format!("release/1.1.0/{name}")));
     files.push("channel/stable".to_owned());
-    files.into_iter().map(|file| (file.clone(), fs::read(site.repository.path(&file)).unwrap())).collect()
+    files
+        .into_iter()
+        .map(|file| (file.clone(), fs::read(site.repository.file_path(&file)).unwrap()))
+        .collect()
 }
 
 fn object_paths(index: &[u8]) -> Vec<String> {
@@ -75,13 +78,13 @@ fn the_channel_is_written_last_and_after_a_sync() {
 fn a_second_publisher_waits_for_nobody_and_changes_nothing() {
     let site = Site::new();
     site.publish("1.0.0").unwrap();
-    let before = fs::read(site.repository.path("channel/stable")).unwrap();
-    let lock = site.repository.lock().unwrap();
+    let before = fs::read(site.repository.file_path("channel/stable")).unwrap();
+    let lock = site.repository.lock_repository().unwrap();
 
     let refused = site.publish("1.1.0").unwrap_err();
 
     assert!(matches!(refused, PublishError::Repository(RepositoryError::Busy { .. })), "{refused}");
-    assert_eq!(fs::read(site.repository.path("channel/stable")).unwrap(), before);
+    assert_eq!(fs::read(site.repository.file_path("channel/stable")).unwrap(), before);
     drop(lock);
     site.publish("1.1.0").unwrap();
 }
@@ -109,10 +112,10 @@ fn what_exists_is_kept_and_shared() {
 
     let chunks: usize = site
         .repository
-        .names("chunk")
+        .list_names("chunk")
         .unwrap()
         .iter()
-        .map(|part| site.repository.names(&format!("chunk/{part}")).unwrap().len())
+        .map(|part| site.repository.list_names(&format!("chunk/{part}")).unwrap().len())
         .sum();
     assert_eq!(chunks, 1);
     assert_eq!(site.offered(), ["1.0.0", "1.1.0"]);
@@ -140,8 +143,8 @@ fn without_a_key_of_the_role_nothing_is_written() {
         refused.to_string().contains("wants 1 keys of the role channel, and 0 of those given"),
         "{refused}"
     );
-    assert_eq!(site.repository.names("chunk").unwrap(), Vec::<String>::new());
-    assert_eq!(site.repository.versions().unwrap(), []);
+    assert_eq!(site.repository.list_names("chunk").unwrap(), Vec::<String>::new());
+    assert_eq!(site.repository.list_versions().unwrap(), []);
 }
 
 #[test]

@@ -37,10 +37,10 @@ fn run(site: &Site, words: &[&str]) -> Result<WrittenRoot, Box<dyn std::error::E
     let all = ["image-builder", "keys"].iter().chain(words);
     let CliCommand::Keys(command) = Cli::try_parse_from(all)?.command else { panic!("not of keys") };
     match command {
-        KeysCommand::Init(arguments) => key_verbs::init(&arguments, site.now),
-        KeysCommand::Publish(arguments) => key_verbs::publish(&arguments),
-        KeysCommand::Revoke(arguments) => key_verbs::revoke(&arguments, site.now),
-        KeysCommand::Rotate(arguments) => key_verbs::rotate(&arguments, site.now),
+        KeysCommand::Init(arguments) => key_verbs::init_keys(&arguments, site.now),
+        KeysCommand::Publish(arguments) => key_verbs::publish_draft(&arguments),
+        KeysCommand::Revoke(arguments) => key_verbs::revoke_keys(&arguments, site.now),
+        KeysCommand::Rotate(arguments) => key_verbs::rotate_keys(&arguments, site.now),
         other => panic!("{other:?}"),
     }
 }
@@ -52,22 +52,23 @@ fn folder(site: &Site) -> String {
 /// A machine that was installed when there was root 1, and asks now.
 fn machine_accepts(site: &Site, first: &TrustedRoot) -> Result<u64, String> {
     let mut root = first.clone();
-    let fetch = |number: u64| match fs::read(site.repository.path(&format!("root/{number}"))) {
+    let fetch = |number: u64| match fs::read(site.repository.file_path(&format!("root/{number}"))) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         read => read.map(Some),
     };
-    root.follow(fetch).map_err(|error| error.to_string())?;
-    let envelope = fs::read(site.repository.path("channel/stable")).unwrap();
+    root.follow_chain(fetch).map_err(|error| error.to_string())?;
+    let envelope = fs::read(site.repository.file_path("channel/stable")).unwrap();
     let accepted = verify_channel(&envelope, &stable(), &root, &TrustState::default(), NOW);
     let accepted = accepted.map_err(|error| error.to_string())?;
     let newest = accepted.metadata.releases.last().unwrap();
-    let manifest = fs::read(site.repository.path(&format!("release/{}/manifest", newest.version))).unwrap();
+    let manifest =
+        fs::read(site.repository.file_path(&format!("release/{}/manifest", newest.version))).unwrap();
     root.open_manifest(&manifest).map_err(|error| error.to_string())?;
     Ok(root.number())
 }
 
 fn first_root(site: &Site) -> TrustedRoot {
-    TrustedRoot::anchor(&fs::read(site.repository.path("root/1")).unwrap()).unwrap()
+    TrustedRoot::anchor_chain(&fs::read(site.repository.file_path("root/1")).unwrap()).unwrap()
 }
 
 #[test]
@@ -109,7 +110,7 @@ fn a_stolen_channel_key_is_worthless_once_it_is_revoked() {
     .unwrap();
 
     assert_eq!(machine_accepts(&site, &first), Ok(2));
-    fs::write(site.repository.path("channel/stable"), stolen).unwrap();
+    fs::write(site.repository.file_path("channel/stable"), stolen).unwrap();
     assert!(machine_accepts(&site, &first).is_err());
 }
 
@@ -133,7 +134,7 @@ fn two_of_three_root_keys_sign_in_two_places() {
     assert_eq!(run(&site, &words).unwrap().missing_signatures, 1);
     assert!(run(&site, &["publish", other, draft]).is_err());
     let arguments = crate::cli::keys::SignKeysArguments { file: draft.into(), keys: vec![two.into()] };
-    assert_eq!(key_verbs::sign(&arguments).unwrap(), 2);
+    assert_eq!(key_verbs::sign_document(&arguments).unwrap(), 2);
 
     assert_eq!(run(&site, &["publish", other, draft]).unwrap().number, 1);
     assert!(run(&site, &words).unwrap_err().to_string().ends_with("change it with `keys rotate`"));
@@ -151,7 +152,7 @@ fn the_root_keys_themselves_can_be_replaced() {
 
     // The old key must agree too.
     assert!(run(&site, &words).is_err());
-    assert!(!site.repository.path("root/2").exists());
+    assert!(!site.repository.file_path("root/2").exists());
     run(&site, &[&words[..], &["--key", &one]].concat()).unwrap();
 
     assert_eq!(machine_accepts(&site, &first), Ok(2));

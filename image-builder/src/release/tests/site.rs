@@ -60,12 +60,12 @@ pub(crate) struct Site {
 impl Site {
     pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let repository = Repository::at(&folder.path().join("repository"));
+        let repository = Repository::at_folder(&folder.path().join("repository"));
         let add = [(Role::Root, ROOT), (Role::Channel, CHANNEL), (Role::Release, RELEASE)];
         let add = add.map(|(role, seed)| (role, key(seed).public_key("test"))).to_vec();
         let root = first_root(RotationWish { add, ..RotationWish::default() }, NOW, 100 * MONTH).unwrap();
         let signed = Signed::<RootMetadata>::sign_payload(root.to_bytes().unwrap(), &[key(ROOT)]);
-        repository.write_file(&paths::root(1), &signed.to_envelope()).unwrap();
+        repository.write_file(&paths::root_path(1), &signed.to_envelope()).unwrap();
         Self { folder, repository, now: NOW }
     }
 
@@ -167,12 +167,13 @@ impl Site {
 
     pub(crate) fn verify_with(&self, format: &dyn PayloadFormat) -> VerifyReport {
         let (repository, now, interrupt) = (&self.repository, self.now, InterruptFlag::default());
-        Verifier { repository, format, interrupt: &interrupt, depth: VerifyDepth::Roots, now }.verify()
+        Verifier { repository, format, interrupt: &interrupt, depth: VerifyDepth::Roots, now }
+            .verify_repository()
     }
 
     /// The manifest of a release that was published.
     pub(crate) fn manifest(&self, text: &str) -> Manifest {
-        (*read_manifest(&self.repository, self.chain().newest(), &version(text)).unwrap()).clone()
+        (*read_manifest(&self.repository, self.chain().newest_root(), &version(text)).unwrap()).clone()
     }
 
     /// The faults and warnings of a verification, each as a line.
@@ -186,11 +187,11 @@ fn write_disk(path: &Path, data: &[u8]) {
     let layout = DiskLayout::plan_layout(uuid::Uuid::from_u128(1), sizes).unwrap();
     // An image of the same name may have been made before.
     let _ = fs::remove_file(path);
-    let disk = DiskImage::create(path, layout.disk_size()).unwrap();
+    let disk = DiskImage::create_image(path, layout.disk_size()).unwrap();
     let copies = gpt::encode_table(&layout.partition_table(), layout.disk_size()).unwrap();
     disk.write(gpt::PRIMARY_OFFSET, &copies.primary).unwrap();
     disk.write(gpt::backup_offset(layout.disk_size()).unwrap(), &copies.backup).unwrap();
-    disk.write(layout.partition(crate::apply::FIRST).offset(), data).unwrap();
+    disk.write(layout.partition_of(crate::apply::FIRST).byte_offset(), data).unwrap();
 }
 
 /// A payload of one chunk, which is the root itself, and an index that is a line of text for each object.
@@ -228,7 +229,7 @@ impl PayloadFormat for TextPayloads {
 
 fn write_object(order: &PayloadOrder<'_>, folder: &str, bytes: &[u8]) -> std::io::Result<String> {
     let digest = Sha256::digest_of(bytes);
-    let path = if folder == "chunk" { paths::chunk(digest) } else { paths::patch(digest) };
+    let path = if folder == "chunk" { paths::chunk_path(digest) } else { paths::patch_path(digest) };
     let file = order.repository.join(&path);
     fs::create_dir_all(file.parent().unwrap())?;
     fs::write(file, bytes)?;

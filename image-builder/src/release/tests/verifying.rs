@@ -15,7 +15,7 @@ fn published() -> Site {
 }
 
 fn change_byte(site: &Site, relative: &str) {
-    let path = site.repository.path(relative);
+    let path = site.repository.file_path(relative);
     let mut bytes = fs::read(&path).unwrap();
     let last = bytes.len() - 1;
     bytes[last] ^= 1;
@@ -24,7 +24,7 @@ fn change_byte(site: &Site, relative: &str) {
 
 /// The one chunk of a release.
 fn chunk(site: &Site, text: &str) -> String {
-    let index = fs::read_to_string(site.repository.path(&paths::index(&version(text)))).unwrap();
+    let index = fs::read_to_string(site.repository.file_path(&paths::index(&version(text)))).unwrap();
     index.split(' ').next().unwrap().to_owned()
 }
 
@@ -45,7 +45,7 @@ fn every_file_that_changed_or_went_is_named() {
         change_byte(&site, &relative);
         assert!(site.findings()[0].starts_with("FAULT   release 1.1.0 of channel stable: "), "{relative}");
         let site = published();
-        fs::remove_file(site.repository.path(&relative)).unwrap();
+        fs::remove_file(site.repository.file_path(&relative)).unwrap();
         assert_eq!(site.findings().len(), 1, "{relative}");
     }
     for text in ["1.0.0", "1.1.0"] {
@@ -54,7 +54,7 @@ fn every_file_that_changed_or_went_is_named() {
         let findings = site.findings();
         assert!(findings[0].contains(&chunk(&site, text)) && !site.verify().is_sound(), "{findings:?}");
         let site = published();
-        fs::remove_file(site.repository.path(&chunk(&site, text))).unwrap();
+        fs::remove_file(site.repository.file_path(&chunk(&site, text))).unwrap();
         assert!(site.findings()[0].ends_with("it is missing"));
     }
 }
@@ -76,7 +76,7 @@ fn a_channel_that_no_key_signed_is_a_fault() {
     assert!(!site.verify().is_sound());
 
     let site = published();
-    fs::copy(site.repository.path("channel/stable"), site.repository.path("channel/beta")).unwrap();
+    fs::copy(site.repository.file_path("channel/stable"), site.repository.file_path("channel/beta")).unwrap();
     let findings = site.findings();
     assert!(
         findings[0].ends_with("gave the metadata of channel stable for that of channel beta"),
@@ -102,7 +102,7 @@ fn what_will_expire_is_a_warning_and_what_has_expired_a_fault() {
 #[test]
 fn a_root_behind_a_gap_is_a_fault() {
     let site = published();
-    fs::copy(site.repository.path("root/1"), site.repository.path("root/3")).unwrap();
+    fs::copy(site.repository.file_path("root/1"), site.repository.file_path("root/3")).unwrap();
 
     assert_eq!(site.findings(), ["FAULT   root 3: root 2 is missing before it"]);
 }

@@ -13,14 +13,14 @@ use crate::payload::wire::put_number;
 impl PayloadIndex {
     /// The bytes of the index, unless it is one that no reader would take.
     pub fn to_bytes(&self) -> Result<Vec<u8>, ParsePayloadError> {
-        let bytes = self.encode();
+        let bytes = self.encode_index();
         match Self::parse(&bytes)? {
             same if same == *self => Ok(bytes),
             _ => Err(ParsePayloadError::Sense { what: "it does not read as what was written" }),
         }
     }
 
-    fn encode(&self) -> Vec<u8> {
+    fn encode_index(&self) -> Vec<u8> {
         let mut bytes = MAGIC.to_vec();
         bytes.extend(FORMAT.to_le_bytes());
         let mut root = Vec::new();
@@ -59,7 +59,7 @@ fn encode_chunks(chunks: &[Chunk]) -> Vec<u8> {
         put_run(&mut section, end, chunk.run);
         section.extend(chunk.guard.as_bytes());
         put_object(&mut section, &chunk.object);
-        end = chunk.run.end();
+        end = chunk.run.end_block();
     }
     section
 }
@@ -92,14 +92,14 @@ fn put_pack(into: &mut Vec<u8>, pack: &Pack) {
         put_number(into, piece.targets.len() as u64);
         piece.targets.iter().fold(0, |end, run| {
             put_run(into, end, *run);
-            run.end()
+            run.end_block()
         });
         put_number(into, piece.sources.len() as u64);
         piece.sources.iter().fold(0_i64, |end, run| {
             let skip = i64::from(run.first) - end;
             put_number(into, (skip << 1 ^ skip >> 63).cast_unsigned());
             put_number(into, run.blocks.into());
-            i64::from(run.end())
+            i64::from(run.end_block())
         });
         next_chunk = piece.chunk.wrapping_add(1);
     }

@@ -6,7 +6,7 @@
 use super::ChunkError;
 use crate::payload::index::Run;
 use crate::payload::lookup::{BlockPlace, OldSlot};
-use crate::payload::survey::{OldSlots, block_bytes, range};
+use crate::payload::survey::{OldSlots, block_bytes, items_of_run};
 use crate::verity::BLOCK_BYTES;
 
 /// The blocks of these runs, one behind the other.
@@ -28,11 +28,14 @@ pub(super) fn read_places(
     run: Run,
     into: &mut [u8],
 ) -> Result<(), ChunkError> {
-    let mut places = range(places, run).unwrap_or_default();
+    let mut places = items_of_run(places, run).unwrap_or_default();
     let mut rest = into;
     while let Some(first) = places.first() {
-        let count =
-            places.iter().zip(0..).take_while(|(place, index)| follows(*first, **place, *index)).count();
+        let count = places
+            .iter()
+            .zip(0..)
+            .take_while(|(place, index)| is_contiguous(*first, **place, *index))
+            .count();
         let (into, behind) = rest.split_at_mut(count * BLOCK_BYTES);
         match first {
             Some(BlockPlace::Slot { slot, block }) => read_run(slots, *slot, *block, into)?,
@@ -45,7 +48,7 @@ pub(super) fn read_places(
 }
 
 /// Whether a place is the one that lies `index` blocks behind the first.
-fn follows(first: Option<BlockPlace>, place: Option<BlockPlace>, index: u32) -> bool {
+fn is_contiguous(first: Option<BlockPlace>, place: Option<BlockPlace>, index: u32) -> bool {
     match (first, place) {
         (Some(BlockPlace::Slot { slot, block }), Some(BlockPlace::Slot { slot: other, block: at })) => {
             slot == other && block.checked_add(index) == Some(at)
@@ -56,6 +59,6 @@ fn follows(first: Option<BlockPlace>, place: Option<BlockPlace>, index: u32) -> 
 
 fn read_run(slots: OldSlots<'_>, slot: OldSlot, first: u32, into: &mut [u8]) -> Result<(), ChunkError> {
     let failed = |source| ChunkError::Read { block: first, source };
-    let content = slots.content(slot).ok_or_else(|| failed(std::io::ErrorKind::NotFound.into()))?;
+    let content = slots.slot_content(slot).ok_or_else(|| failed(std::io::ErrorKind::NotFound.into()))?;
     content.data.read_exact_at(into, u64::from(first) * BLOCK_BYTES as u64).map_err(failed)
 }

@@ -33,7 +33,7 @@ struct Made {
 }
 
 impl Job<'_> {
-    pub(super) fn perform(&self, step: &Step) -> Result<(), ReconstructError> {
+    pub(super) fn perform_step(&self, step: &Step) -> Result<(), ReconstructError> {
         match step {
             Step::Copy { chunk } => self.make_chunk(*chunk, |chunk| self.copy_chunk(chunk)),
             Step::Fetch { chunk } => self.fetch_chunk(*chunk),
@@ -47,14 +47,14 @@ impl Job<'_> {
                 Err(source) => pieces.iter().try_for_each(|(_, piece)| {
                     self.fall_back(
                         piece.chunk,
-                        &ChunkError::Fetch { object: *object, source: source.again() },
+                        &ChunkError::Fetch { object: *object, source: source.for_another_chunk() },
                     )
                 }),
             },
         }
     }
 
-    fn chunk(&self, number: u32) -> Option<&Chunk> {
+    fn find_chunk(&self, number: u32) -> Option<&Chunk> {
         self.index.chunks.get(number as usize)
     }
 
@@ -64,8 +64,9 @@ impl Job<'_> {
         number: u32,
         make: impl FnOnce(&Chunk) -> Result<Made, ChunkError>,
     ) -> Result<(), ReconstructError> {
-        let Some(chunk) = self.chunk(number) else { return Ok(()) };
-        let made = make(chunk).and_then(|made| self.check(chunk, &made.bytes).map(|leaves| (made, leaves)));
+        let Some(chunk) = self.find_chunk(number) else { return Ok(()) };
+        let made =
+            make(chunk).and_then(|made| self.check_chunk(chunk, &made.bytes).map(|leaves| (made, leaves)));
         match made {
             Ok((Made { bytes, how }, leaves)) => {
                 self.site.observer.observe(&how);
@@ -76,28 +77,31 @@ impl Job<'_> {
     }
 
     fn fall_back(&self, number: u32, reason: &ChunkError) -> Result<(), ReconstructError> {
-        if let Some(chunk) = self.chunk(number) {
+        if let Some(chunk) = self.find_chunk(number) {
             self.site.observer.observe(&Event::FellBack { chunk, reason });
         }
         self.fetch_chunk(number)
     }
 
     fn fetch_chunk(&self, number: u32) -> Result<(), ReconstructError> {
-        let Some(chunk) = self.chunk(number) else { return Ok(()) };
+        let Some(chunk) = self.find_chunk(number) else { return Ok(()) };
         let opened = fetch_object(&chunk.object, self.site)
             .map_err(|source| ChunkError::Fetch { object: chunk.object, source })
             .and_then(|object| {
                 let opened = decompress_exactly(&object, &[], block_bytes(chunk.run.blocks));
                 opened.map_err(|source| ChunkError::Frame { object: chunk.object, source })
             })
-            .and_then(|bytes| self.check(chunk, &bytes).map(|leaves| (bytes, leaves)));
-        let failed =
-            |source| ReconstructError::Chunk { first: chunk.run.first, last: chunk.run.end() - 1, source };
+            .and_then(|bytes| self.check_chunk(chunk, &bytes).map(|leaves| (bytes, leaves)));
+        let failed = |source| ReconstructError::Chunk {
+            first: chunk.run.first,
+            last: chunk.run.end_block() - 1,
+            source,
+        };
         let (bytes, leaves) = opened.map_err(failed)?;
         self.write(chunk, &bytes, &leaves)
     }
 
-    fn check(&self, chunk: &Chunk, bytes: &[u8]) -> Result<Vec<[u8; 32]>, ChunkError> {
+    fn check_chunk(&self, chunk: &Chunk, bytes: &[u8]) -> Result<Vec<[u8; 32]>, ChunkError> {
         check_chunk(chunk, bytes, self.hasher).ok_or(ChunkError::Guard)
     }
 
@@ -133,7 +137,7 @@ impl Job<'_> {
         drop(prefix);
         let mut bytes = vec![0; block_bytes(chunk.run.blocks)];
         read_places(self.site.slots, &self.plan.places, chunk.run, &mut bytes)?;
-        let targets = piece.targets.iter().flat_map(|run| run.first..run.end());
+        let targets = piece.targets.iter().flat_map(|run| run.first..run.end_block());
         for (target, block) in targets.zip(opened.chunks_exact(BLOCK_BYTES)) {
             let at = block_bytes(target);
             if let Some(place) = bytes.get_mut(at..at + BLOCK_BYTES) {
@@ -146,7 +150,7 @@ impl Job<'_> {
 
 impl FetchError {
     /// The same for another chunk of the pack. An `io::Error` has no copy, so its text stands for it.
-    fn again(&self) -> Self {
+    fn for_another_chunk(&self) -> Self {
         match self {
             Self::Content(reason) => Self::Content(*reason),
             Self::NoMirror => Self::NoMirror,
@@ -164,7 +168,7 @@ pub(super) fn fetch_object(object: &ObjectReference, site: &Site<'_>) -> Result<
     for mirror in 0..site.objects.mirrors() {
         let fetched = site.objects.fetch_object(object, mirror).map_err(FetchError::Transport);
         let checked =
-            fetched.and_then(|bytes| object.check(&bytes).map_err(FetchError::Content).map(|()| bytes));
+            fetched.and_then(|bytes| object.check_bytes(&bytes).map_err(FetchError::Content).map(|()| bytes));
         match checked {
             Ok(bytes) => {
                 site.observer.observe(&Event::Fetched { object });

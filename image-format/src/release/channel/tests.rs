@@ -176,10 +176,10 @@ fn what_is_too_large_or_too_deep_is_not_read() {
 
 #[test]
 fn bytes_that_were_not_promised_are_refused() {
-    let promised = FileReference::of(b"hello");
+    let promised = FileReference::of_bytes(b"hello");
 
-    assert_eq!(promised.check(b"hello"), Ok(()));
+    assert_eq!(promised.check_bytes(b"hello"), Ok(()));
     for bytes in [&b""[..], b"hell", b"hello ", b"hellO"] {
-        assert!(promised.check(bytes).is_err());
+        assert!(promised.check_bytes(bytes).is_err());
     }
 }

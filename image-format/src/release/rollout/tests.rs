@@ -243,7 +243,7 @@ fn what_failed_here_is_not_tried_again_until_something_changed() {
     let next = channel([bad.clone(), release("1.2.1")]);
     assert_eq!(said(&next, &facts), "release 1.2.1 is for this machine");
     // So is the same version with other bytes, and the same release when a person asks.
-    let rebuilt = channel([OfferedRelease { manifest: FileReference::of(b"rebuilt"), ..bad }]);
+    let rebuilt = channel([OfferedRelease { manifest: FileReference::of_bytes(b"rebuilt"), ..bad }]);
     assert_eq!(said(&rebuilt, &facts), "release 1.2.0 is for this machine");
     assert_eq!(
         said(&alone, &MachineFacts { asked_by: AskedBy::Person, ..facts }),

@@ -15,7 +15,7 @@ fn keys(seeds: &[u8]) -> Vec<SecretKey> {
 
 fn role(seeds: &[u8], threshold: usize) -> RoleKeys {
     let keys: Vec<PublicKey> = seeds.iter().map(|seed| key(*seed).public_key("test")).collect();
-    RoleKeys::of(&keys, threshold)
+    RoleKeys::from_keys(&keys, threshold)
 }
 
 fn metadata(number: u64, root: RoleKeys) -> RootMetadata {
@@ -33,7 +33,7 @@ fn envelope(metadata: &RootMetadata, signers: &[u8]) -> Vec<u8> {
 }
 
 fn first() -> TrustedRoot {
-    TrustedRoot::anchor(&envelope(&metadata(1, role(&[1, 2, 3], 2)), &[1, 2])).unwrap()
+    TrustedRoot::anchor_chain(&envelope(&metadata(1, role(&[1, 2, 3], 2)), &[1, 2])).unwrap()
 }
 
 /// A server that has these roots, numbered from 2.
@@ -53,14 +53,14 @@ fn a_chain_is_followed_one_number_at_a_time() {
     let mut root = first();
 
     let steps = root
-        .follow(serve(vec![
+        .follow_chain(serve(vec![
             envelope(&metadata(2, role(&[2, 3, 4], 2)), &[2, 3]),
             envelope(&metadata(3, role(&[4, 5], 1)), &[3, 4]),
         ]))
         .unwrap();
 
     assert_eq!((steps, root.number()), (2, 3));
-    assert_eq!(TrustedRoot::anchor(root.envelope()).unwrap().number(), 3);
+    assert_eq!(TrustedRoot::anchor_chain(root.envelope()).unwrap().number(), 3);
 }
 
 #[test]
@@ -73,7 +73,7 @@ fn a_gap_in_the_chain_is_refused() {
         assert!(matches!(refused, FollowRootError::Number { expected: 2, .. }), "{refused}");
     }
 
-    let refused = first().follow(serve(vec![third])).unwrap_err();
+    let refused = first().follow_chain(serve(vec![third])).unwrap_err();
 
     assert!(matches!(refused, FollowRootsError::Follow { number: 2, .. }), "{refused}");
 }
@@ -108,7 +108,7 @@ fn a_connection_that_failed_does_not_end_the_chain() {
     // tough took any error of the transport for "there is no newer root".
     let mut root = first();
 
-    let refused = root.follow(|_| Err::<Option<Vec<u8>>, _>(io::Error::other("reset"))).unwrap_err();
+    let refused = root.follow_chain(|_| Err::<Option<Vec<u8>>, _>(io::Error::other("reset"))).unwrap_err();
 
     assert!(matches!(refused, FollowRootsError::Fetch { number: 2, .. }), "{refused}");
 }
@@ -118,7 +118,7 @@ fn what_was_reached_before_an_error_stays() {
     let mut root = first();
     let second = envelope(&metadata(2, role(&[1, 2, 3], 2)), &[1, 2]);
 
-    root.follow(serve(vec![second, b"<html>please log in</html>".to_vec()])).unwrap_err();
+    root.follow_chain(serve(vec![second, b"<html>please log in</html>".to_vec()])).unwrap_err();
 
     assert_eq!(root.number(), 2);
 }
@@ -128,7 +128,9 @@ fn a_server_with_roots_without_end_is_left() {
     let mut root = first();
 
     let steps = root
-        .follow(|number| Ok::<_, io::Error>(Some(envelope(&metadata(number, role(&[1, 2, 3], 2)), &[1, 2]))))
+        .follow_chain(|number| {
+            Ok::<_, io::Error>(Some(envelope(&metadata(number, role(&[1, 2, 3], 2)), &[1, 2])))
+        })
         .unwrap();
 
     assert_eq!((steps, root.number()), (MAX_STEPS, 1 + MAX_STEPS));
@@ -140,7 +142,7 @@ fn an_expired_root_still_leads_to_its_successor() {
     old.expires = UnixTime::from_seconds(1);
     let mut root = first();
 
-    root.follow(serve(vec![envelope(&old, &[1, 2]), envelope(&metadata(3, role(&[1], 1)), &[1, 2])]))
+    root.follow_chain(serve(vec![envelope(&old, &[1, 2]), envelope(&metadata(3, role(&[1], 1)), &[1, 2])]))
         .unwrap();
 
     assert_eq!(root.number(), 3);
@@ -152,7 +154,7 @@ fn a_root_that_its_own_keys_did_not_sign_begins_no_chain() {
 
     for signers in [&[1][..], &[], &[4, 5], &[20, 30]] {
         assert!(matches!(
-            TrustedRoot::anchor(&envelope(&metadata, signers)),
+            TrustedRoot::anchor_chain(&envelope(&metadata, signers)),
             Err(TrustRootError::Signature(_))
         ));
     }
@@ -187,7 +189,7 @@ fn a_root_from_the_future_is_followed_as_far_as_it_can_be_understood() {
         .replacen("\"roles\": {", "\"roles\": {\"timestamp\": {\"keys\": 7},", 1)
         .replacen("\"keys\": [", "\"keys\": [\"catamaran-public-key-v2 ml-dsa-65 00ff Ann\", ", 3);
     let root = next(&later).unwrap();
-    assert_eq!((root.number(), root.metadata().role(Role::Root).keys.len()), (2, 4));
+    assert_eq!((root.number(), root.metadata().role_keys(Role::Root).keys.len()), (2, 4));
 
     let refused = next(&text.replacen("\"format\": 1", "\"format\": 2", 1)).unwrap_err();
     let mut causes = Vec::new();

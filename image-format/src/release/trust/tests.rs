@@ -21,7 +21,7 @@ fn key(seed: u8) -> SecretKey {
 
 fn role(seeds: &[u8]) -> RoleKeys {
     let keys: Vec<PublicKey> = seeds.iter().map(|seed| key(*seed).public_key("test")).collect();
-    RoleKeys::of(&keys, 1)
+    RoleKeys::from_keys(&keys, 1)
 }
 
 /// A root whose channel role has this key.
@@ -37,7 +37,7 @@ fn root_envelope(number: u64, channel_key: u8) -> Vec<u8> {
 }
 
 fn root(number: u64, channel_key: u8) -> TrustedRoot {
-    TrustedRoot::anchor(&root_envelope(number, channel_key)).unwrap()
+    TrustedRoot::anchor_chain(&root_envelope(number, channel_key)).unwrap()
 }
 
 fn manifest(version: &str, security_epoch: u32) -> Vec<u8> {
@@ -66,7 +66,7 @@ fn manifest(version: &str, security_epoch: u32) -> Vec<u8> {
 }
 
 fn metadata(counter: u64) -> ChannelMetadata {
-    let manifest = FileReference::of(&manifest("1.0.0", 0));
+    let manifest = FileReference::of_bytes(&manifest("1.0.0", 0));
     let release = OfferedRelease {
         version: Version::new(1, 0, 0),
         manifest,
@@ -374,7 +374,7 @@ fn a_moment_in_the_future_of_the_metadata_is_no_fault() {
     machine.check(&signed(&metadata(17), 20)).unwrap();
 
     assert_eq!(machine.now(), UnixTime::from_seconds(WRITTEN));
-    assert_eq!(machine.now().until(metadata(1).expires), Duration::from_secs(30 * DAY));
+    assert_eq!(machine.now().duration_until(metadata(1).expires), Duration::from_secs(30 * DAY));
 }
 
 /// A repository's roots from number 2 on.
@@ -388,7 +388,7 @@ fn a_session_undoes_a_thief_in_the_same_run_and_keeps_the_root_when_the_rest_fai
     let begin = |state: TrustState| {
         let (clock, built) = (WRITTEN + DAY, WRITTEN - 10 * DAY);
         let [clock, built] = [clock, built].map(UnixTime::from_seconds);
-        TrustSession::begin(state, root(1, 20), clock, built)
+        TrustSession::begin_session(state, root(1, 20), clock, built)
     };
     let mut ahead = metadata(u64::MAX);
     ahead.written = UnixTime::from_seconds(WRITTEN + 900 * DAY);
@@ -397,13 +397,13 @@ fn a_session_undoes_a_thief_in_the_same_run_and_keeps_the_root_when_the_rest_fai
     session.accept_channel(&signed(&ahead, 20), &stable).unwrap();
 
     // The mirror has the new root, and still the thief's channel.
-    let mut session = begin(session.state().clone());
+    let mut session = begin(session.trust_state().clone());
     session.follow_roots(serve(vec![root_envelope(2, 21)])).unwrap();
     assert!(session.accept_channel(&signed(&ahead, 20), &stable).is_err());
 
     // At the next start it knows the root, and judges by a time that the thief did not choose.
-    let mut session = begin(session.state().clone());
-    assert_eq!((session.root().number(), session.judged_time().seconds()), (2, WRITTEN + DAY));
+    let mut session = begin(session.trust_state().clone());
+    assert_eq!((session.trusted_root().number(), session.judged_time().seconds()), (2, WRITTEN + DAY));
     let mended = ChannelMetadata { root: 2, ..metadata(18) };
     session.accept_channel(&signed(&mended, 21), &stable).unwrap();
 }
@@ -411,7 +411,8 @@ fn a_session_undoes_a_thief_in_the_same_run_and_keeps_the_root_when_the_rest_fai
 #[test]
 fn a_session_without_a_clock_judges_by_the_time_its_image_was_built() {
     let built = UnixTime::from_seconds(WRITTEN + 60 * DAY);
-    let mut session = TrustSession::begin(TrustState::default(), root(1, 20), UnixTime::default(), built);
+    let mut session =
+        TrustSession::begin_session(TrustState::default(), root(1, 20), UnixTime::default(), built);
 
     let refused = session.accept_channel(&signed(&metadata(17), 20), &"stable".parse().unwrap());
 
@@ -421,9 +422,9 @@ fn a_session_without_a_clock_judges_by_the_time_its_image_was_built() {
 #[test]
 fn a_session_keeps_what_it_reached_before_a_mirror_failed() {
     let (clock, built) = (UnixTime::from_seconds(WRITTEN), UnixTime::default());
-    let mut session = TrustSession::begin(TrustState::default(), root(1, 20), clock, built);
+    let mut session = TrustSession::begin_session(TrustState::default(), root(1, 20), clock, built);
 
     session.follow_roots(serve(vec![root_envelope(2, 20), b"<html>".to_vec()])).unwrap_err();
 
-    assert_eq!(session.state().root_number, 2);
+    assert_eq!(session.trust_state().root_number, 2);
 }

@@ -3,6 +3,9 @@
 //! Knows names and values. Refuses to decide which of them hold. Invariant: each list is of variables that
 //! etcd 3.5 knows; it takes each of its flags as a variable.
 
+/// How large the store of version 3 may be, as etcd takes it.
+const QUOTA: &str = "536870912";
+
 /// Unless a person sets them.
 pub(super) const DEFAULTS: [(&str, &str); 6] = [
     // Each hour: watchers that were away for longer read everything anew, which fleetd does anyway.
@@ -14,7 +17,7 @@ pub(super) const DEFAULTS: [(&str, &str); 6] = [
     ("ETCD_MAX_WALS", "2"),
     ("ETCD_MAX_SNAPSHOTS", "2"),
     // A small disk is full before etcd's own limit of 2 GiB. fleet's records of 1000 units take 5 MiB.
-    ("ETCD_QUOTA_BACKEND_BYTES", "536870912"),
+    ("ETCD_QUOTA_BACKEND_BYTES", QUOTA),
 ];
 
 /// Certificates for clients. Files are named from the folder of the keys.

@@ -107,8 +107,12 @@ fn plain_members_are_said_wherever_they_come() {
 #[test]
 fn a_voter_speaks_with_certificates_only_and_follows_no_other_way_to_a_cluster() {
     let voters = VoterList::new(["10.0.0.1", "10.0.0.2", "10.0.0.3"].map(|text| text.parse().unwrap()));
-    let place =
-        ClusterPlace::Voter { address: "10.0.0.2".parse().unwrap(), voters, token: "feed".to_owned() };
+    let place = ClusterPlace::Voter {
+        address: "10.0.0.2".parse().unwrap(),
+        voters,
+        token: "feed".to_owned(),
+        start: VoterStart::New,
+    };
     let settings = given(&[
         ("ETCD_NAME", "core-1"),
         ("ETCD_DISCOVERY", "https://discovery.etcd.io/3445fa"),
@@ -156,4 +160,22 @@ fn what_a_person_sets_stays_before_the_defaults() {
     assert!(!plan.variables.contains_key("ETCD_QUOTA_BACKEND_BYTES"));
     assert!(!plan.variables.contains_key("ETCD_MAX_WALS"));
     assert_eq!(plan.variables["ETCD_ENABLE_V2"], "true");
+    assert_eq!(unplaced(&[]).variables["ETCD_QUOTA_BACKEND_BYTES"], QUOTA_BYTES.to_string());
+}
+
+#[test]
+fn a_voter_that_comes_later_names_the_members_as_they_are() {
+    let members = "10-0-0-1=https://10.0.0.1:2380,10-0-0-4=https://10.0.0.4:2380".to_owned();
+    let place = ClusterPlace::Voter {
+        address: "10.0.0.4".parse().unwrap(),
+        voters: VoterList::new(["10.0.0.1".parse().unwrap(), "10.0.0.4".parse().unwrap()]),
+        token: "feed".to_owned(),
+        start: VoterStart::Existing(members.clone()),
+    };
+
+    let plan = plan_etcd(&Variables::new(), &place, Path::new("/keys"));
+
+    assert_eq!(plan.variables["ETCD_INITIAL_CLUSTER"], members);
+    assert_eq!(plan.variables["ETCD_INITIAL_CLUSTER_STATE"], "existing");
+    assert_eq!(plan.variables["ETCD_NAME"], "10-0-0-4");
 }

@@ -9,6 +9,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "effects live here")]
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::thread;
 use std::time::Duration;
@@ -16,9 +17,20 @@ use std::time::Duration;
 use serde_json::Value;
 use ureq::Agent;
 
-use super::{FindError, PAUSE, await_address, machine_number};
+use super::{FindError, FoundVoters, PAUSE, await_address, machine_number};
+use crate::joining::Formation;
+use crate::membership::url_address;
 use crate::site::Site;
 use crate::voters::{VoterList, member_name, peer_url};
+
+/// One machine at the service, in the order of their coming.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Registration {
+    index: u64,
+    address: IpAddr,
+    /// Its number.
+    key: String,
+}
 
 /// discovery.etcd.io took seconds on bad days.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -31,20 +43,20 @@ pub(super) fn find_voters(
     url: &str,
     size: u8,
     say: &mut dyn FnMut(String),
-) -> Result<VoterList, FindError> {
+) -> Result<FoundVoters, FindError> {
     let agent = Agent::new_with_config(
         Agent::config_builder().timeout_global(Some(PATIENCE)).http_status_as_error(false).build(),
     );
     let (number, address) = (machine_number(site)?, await_address(say).address);
     let mut said = String::new();
     loop {
-        let outcome = attempt(&agent, url, (number, address));
+        let outcome = query_service(&agent, url, (number, address));
         let now = match outcome {
             Ok((theirs, _)) if theirs != usize::from(size) => {
                 return Err(FindError::Size { theirs, ours: size });
             }
             Ok((_, registered)) if registered.len() >= usize::from(size) => {
-                return Ok(VoterList::new(registered.into_iter().take(usize::from(size))));
+                return Ok(found_among(&registered, size, (number, address)));
             }
             Ok((_, registered)) => format!("{} of {size} machines are registered there", registered.len()),
             Err(reason) => reason,
@@ -59,7 +71,7 @@ pub(super) fn find_voters(
 }
 
 /// The size that the service wants, and who is registered, first come first.
-fn attempt(agent: &Agent, url: &str, own: (u64, IpAddr)) -> Result<(usize, Vec<IpAddr>), String> {
+fn query_service(agent: &Agent, url: &str, own: (u64, IpAddr)) -> Result<(usize, Vec<Registration>), String> {
     let (number, address) = own;
     let size = text_of(agent.get(format!("{url}/_config/size")).call())?;
     let size = size["node"]["value"].as_str().and_then(|text| text.parse().ok());
@@ -67,7 +79,7 @@ fn attempt(agent: &Agent, url: &str, own: (u64, IpAddr)) -> Result<(usize, Vec<I
     let own = format!("{}={}", member_name(address), peer_url(address));
     // Refused with 412 where it was done before, which is as good.
     text_of(agent.put(format!("{url}/{number:016x}?prevExist=false")).send_form([("value", own)]))?;
-    Ok((size, registered(&text_of(agent.get(url).call())?)))
+    Ok((size, registered_machines(&text_of(agent.get(url).call())?)))
 }
 
 fn text_of(answer: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> Result<Value, String> {
@@ -77,30 +89,30 @@ fn text_of(answer: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> Res
     serde_json::from_str(&body).map_err(|_| format!("it answered {}, and not in JSON", answer.status()))
 }
 
-/// Addresses by the order in which they were registered.
-fn registered(answer: &Value) -> Vec<IpAddr> {
-    let nodes = answer["node"]["nodes"].as_array().map_or(&[][..], Vec::as_slice);
-    let mut known: Vec<(u64, IpAddr)> = nodes
-        .iter()
-        .filter_map(|node| Some((node["createdIndex"].as_u64()?, address_of(node["value"].as_str()?)?)))
-        .collect();
-    known.sort_unstable();
-    // A machine that lost its disk registers anew, with its old address.
-    let mut seen = Vec::new();
-    for (_, address) in known {
-        if !seen.contains(&address) {
-            seen.push(address);
-        }
-    }
-    seen
+/// Who votes of those that are registered. One that stands there under another number had another disk.
+fn found_among(registered: &[Registration], size: u8, own: (u64, IpAddr)) -> FoundVoters {
+    let addresses = registered.iter().map(|one| one.address).take(usize::from(size));
+    let (number, address) = own;
+    let key = format!("{number:016x}");
+    let is_new_disk = registered.iter().any(|one| one.address == address && one.key != key);
+    let formation = if is_new_disk { Formation::Before } else { Formation::Unknown };
+    FoundVoters { voters: VoterList::new(addresses), formation }
 }
 
-/// The address in `name=https://10.0.0.1:2380`.
-fn address_of(value: &str) -> Option<IpAddr> {
-    let (_, url) = value.rsplit_once('=')?;
-    let (_, authority) = url.split_once("://")?;
-    let (host, _) = authority.rsplit_once(':')?;
-    host.trim_matches(['[', ']']).parse().ok()
+/// Who came first at each address, by the order in which they were registered.
+fn registered_machines(answer: &Value) -> Vec<Registration> {
+    let nodes = answer["node"]["nodes"].as_array().map_or(&[][..], Vec::as_slice);
+    let read = |node: &Value| {
+        let key = node["key"].as_str()?.rsplit('/').next()?.to_owned();
+        let address = url_address(node["value"].as_str()?.rsplit_once('=')?.1)?;
+        Some(Registration { index: node["createdIndex"].as_u64()?, address, key })
+    };
+    let mut known: Vec<Registration> = nodes.iter().filter_map(read).collect();
+    known.sort_unstable();
+    // A machine that lost its disk registers anew, with its old address.
+    let mut seen = BTreeSet::new();
+    known.retain(|one| seen.insert(one.address));
+    known
 }
 
 #[cfg(test)]
@@ -120,7 +132,23 @@ mod tests {
         ]}});
         let expected = ["fd00::1", "10.0.0.3", "10.0.0.2"].map(|text| text.parse::<IpAddr>().unwrap());
 
-        assert_eq!(registered(&answer), expected);
-        assert!(registered(&json!({})).is_empty());
+        let addresses: Vec<IpAddr> = registered_machines(&answer).iter().map(|one| one.address).collect();
+        assert_eq!(addresses, expected);
+        assert!(registered_machines(&json!({})).is_empty());
+    }
+
+    #[test]
+    fn a_machine_with_a_new_disk_finds_its_address_under_its_old_number() {
+        let answer = json!({"node": {"nodes": [
+            {"key": "/t/0000000000000001", "value": "a=https://10.0.0.1:2380", "createdIndex": 3},
+            {"key": "/t/0000000000000002", "value": "b=https://10.0.0.2:2380", "createdIndex": 4},
+            {"key": "/t/0000000000000009", "value": "a=https://10.0.0.1:2380", "createdIndex": 9},
+        ]}});
+        let formation = |number, address: &str| {
+            found_among(&registered_machines(&answer), 3, (number, address.parse().unwrap())).formation
+        };
+
+        assert_eq!(formation(9, "10.0.0.1"), Formation::Before);
+        assert_eq!(formation(2, "10.0.0.2"), Formation::Unknown);
     }
 }

@@ -16,13 +16,13 @@ use nix::sys::socket::{
 };
 use user_data::cluster::ClusterDefinition;
 
-use super::{FindError, LinkMembership, await_address, draw_number, machine_number};
+use super::{FindError, FoundVoters, LinkMembership, await_address, draw_number, machine_number};
 use crate::derive::{KeyPurpose, derive_key};
 use crate::interfaces::{OwnAddress, own_addresses};
+use crate::joining::Formation;
 use crate::link::message::{LARGEST_PACKET, LinkKey};
 use crate::link::{DurableBallots, LinkNode, LinkStep};
 use crate::site::{Readers, Site};
-use crate::voters::VoterList;
 
 /// UDP, beside etcd's members on TCP.
 const PORT: u16 = 2380;
@@ -47,7 +47,7 @@ pub(crate) struct LinkSockets {
 
 impl LinkSockets {
     /// Opens them on each interface that leads to others.
-    pub(crate) fn open(key: LinkKey) -> io::Result<Self> {
+    pub(crate) fn open_sockets(key: LinkKey) -> io::Result<Self> {
         let own = own_addresses();
         let (mut receivers, mut senders) = (Vec::new(), Vec::new());
         // A kernel without one of the two families is no error, as long as the other is there.
@@ -67,7 +67,7 @@ impl LinkSockets {
     }
 
     /// Lets a node take what came and do what is due; `persist` is called before anything is sent.
-    pub(crate) fn turn<E>(
+    pub(crate) fn run_turn<E>(
         &self,
         node: &mut LinkNode,
         now: Duration,
@@ -75,8 +75,8 @@ impl LinkSockets {
     ) -> Result<(), E> {
         let mut perform = |step: LinkStep| {
             step.persist.as_ref().map_or(Ok(()), &mut persist)?;
-            if let Some(packet) = step.send.and_then(|message| self.key.seal(&message)) {
-                self.send(&packet);
+            if let Some(packet) = step.send.and_then(|message| self.key.seal_message(&message)) {
+                self.send_packet(&packet);
             }
             Ok(())
         };
@@ -84,16 +84,16 @@ impl LinkSockets {
         for receiver in &self.receivers {
             for _ in 0..MOST_PACKETS {
                 let Ok((length, _)) = receiver.recv_from(&mut packet) else { break };
-                if let Some(message) = self.key.open(&packet[..length]) {
-                    perform(node.receive(message, now))?;
+                if let Some(message) = self.key.open_packet(&packet[..length]) {
+                    perform(node.receive_message(message, now))?;
                 }
             }
         }
-        perform(node.tick(now))
+        perform(node.run_tick(now))
     }
 
     /// A message that is lost is sent again, so that no failure matters.
-    fn send(&self, packet: &[u8]) {
+    fn send_packet(&self, packet: &[u8]) {
         for (sender, group) in &self.senders {
             let _ = sender.send_to(packet, group);
         }
@@ -143,17 +143,18 @@ pub(super) fn find_voters(
     site: &Site,
     definition: &ClusterDefinition,
     say: &mut dyn FnMut(String),
-) -> Result<VoterList, FindError> {
+) -> Result<FoundVoters, FindError> {
     let key = || LinkKey::new(&derive_key(definition, KeyPurpose::LinkMessages));
     let membership = read_membership(site, definition.size, say)?;
-    let number = (membership.number, draw_number()?);
+    let (own_number, own_address) = (membership.number, membership.address);
+    let number = (own_number, draw_number()?);
     let mut node =
         LinkNode::new(number, membership.address, usize::from(definition.size), membership.ballots);
     let start = Instant::now();
     let mut said = 0;
     loop {
         let opened = Instant::now();
-        let sockets = match LinkSockets::open(key()) {
+        let sockets = match LinkSockets::open_sockets(key()) {
             Ok(sockets) => sockets,
             Err(error) => {
                 say(format!("cannot listen on the local link yet: {error}"));
@@ -162,11 +163,13 @@ pub(super) fn find_voters(
             }
         };
         while opened.elapsed() < REOPEN {
-            sockets.turn(&mut node, start.elapsed(), |ballots| persist(site, ballots))?;
-            if let Some(voters) = node.decided() {
-                return Ok(voters);
+            sockets.run_turn(&mut node, start.elapsed(), |ballots| persist_ballots(site, ballots))?;
+            if let Some(voters) = node.decided_voters() {
+                let is_new_disk = node.ballots().names_another(own_address, own_number);
+                let formation = if is_new_disk { Formation::Before } else { Formation::Unknown };
+                return Ok(FoundVoters { voters, formation });
             }
-            let answering = node.answering(start.elapsed());
+            let answering = node.count_answering(start.elapsed());
             if answering != said {
                 let ClusterDefinition { name, size, .. } = definition;
                 say(format!("{answering} machines of {name} answer on the local link; {size} are to vote"));
@@ -183,7 +186,7 @@ pub(crate) fn read_membership(
     size: u8,
     say: &mut dyn FnMut(String),
 ) -> Result<LinkMembership, FindError> {
-    let ballots = site.read(&site.state("ballots.json"))?;
+    let ballots = site.read(&site.state_path("ballots.json"))?;
     Ok(LinkMembership {
         number: machine_number(site)?,
         address: await_address(say).address,
@@ -193,8 +196,8 @@ pub(crate) fn read_membership(
     })
 }
 
-fn persist(site: &Site, ballots: &DurableBallots) -> Result<(), FindError> {
+fn persist_ballots(site: &Site, ballots: &DurableBallots) -> Result<(), FindError> {
     // Values of these types become JSON.
     let text = serde_json::to_string(ballots).unwrap_or_default();
-    Ok(site.write(&site.state("ballots.json"), &text, Readers::All)?)
+    Ok(site.write(&site.state_path("ballots.json"), &text, Readers::All)?)
 }

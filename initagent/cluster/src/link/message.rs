@@ -13,7 +13,7 @@ pub const LARGEST_PACKET: usize = 16 << 10;
 const CODE_BYTES: usize = 32;
 
 /// The key of one cluster's messages.
-#[derive(Clone, Debug)]
+#[derive(Debug, Clone)]
 pub struct LinkKey(hmac::Key);
 
 impl LinkKey {
@@ -25,7 +25,7 @@ impl LinkKey {
 
     /// The packet of a message; `None` if it were too large.
     #[must_use]
-    pub fn seal(&self, message: &LinkMessage) -> Option<Vec<u8>> {
+    pub fn seal_message(&self, message: &LinkMessage) -> Option<Vec<u8>> {
         let text = serde_json::to_vec(message).ok()?;
         let code = hmac::sign(&self.0, &text);
         let packet = [code.as_ref(), &text].concat();
@@ -34,7 +34,7 @@ impl LinkKey {
 
     /// The message of a packet, if a member of this cluster made it.
     #[must_use]
-    pub fn open(&self, packet: &[u8]) -> Option<LinkMessage> {
+    pub fn open_packet(&self, packet: &[u8]) -> Option<LinkMessage> {
         let (code, text) = packet.split_at_checked(CODE_BYTES)?;
         hmac::verify(&self.0, text, code).ok()?;
         serde_json::from_slice(text).ok()
@@ -48,14 +48,14 @@ mod tests {
 
     fn packet(key: &LinkKey) -> Vec<u8> {
         let mut node = LinkNode::new((1, 2), "10.0.0.1".parse().unwrap(), 3, DurableBallots::default());
-        key.seal(&node.tick(Moment::ZERO).send.unwrap()).unwrap()
+        key.seal_message(&node.run_tick(Moment::ZERO).send.unwrap()).unwrap()
     }
 
     #[test]
     fn a_message_comes_out_as_it_went_in() {
         let key = LinkKey::new(&[7; 32]);
 
-        let message = key.open(&packet(&key)).unwrap();
+        let message = key.open_packet(&packet(&key)).unwrap();
 
         assert_eq!((message.from, message.session, message.count), (1, 2, 1));
     }
@@ -65,12 +65,12 @@ mod tests {
         let key = LinkKey::new(&[7; 32]);
         let packet = packet(&key);
 
-        assert_eq!(LinkKey::new(&[8; 32]).open(&packet), None);
-        assert_eq!(key.open(&[]), None);
+        assert_eq!(LinkKey::new(&[8; 32]).open_packet(&packet), None);
+        assert_eq!(key.open_packet(&[]), None);
         for at in 0..packet.len() {
             let mut changed = packet.clone();
             changed[at] ^= 1;
-            assert_eq!(key.open(&changed), None, "byte {at}");
+            assert_eq!(key.open_packet(&changed), None, "byte {at}");
         }
     }
 }

@@ -23,7 +23,7 @@ const FORWARDED: [&str; 8] = [
 ];
 
 /// What was asked.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Head {
     method: String,
     /// With its query.
@@ -35,8 +35,20 @@ pub struct Head {
     pub expects_continue: bool,
 }
 
+impl Head {
+    /// The method.
+    pub(crate) fn method(&self) -> &str {
+        &self.method
+    }
+
+    /// The target, with its query.
+    pub(crate) fn target(&self) -> &str {
+        &self.target
+    }
+}
+
 /// What is done with a request.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
     /// It goes to etcd.
     Forward,
@@ -47,7 +59,7 @@ pub enum Verdict {
 }
 
 /// Why a request goes nowhere.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
     /// No HTTP that is understood.
     Broken,
@@ -64,7 +76,7 @@ pub enum Refusal {
 impl Refusal {
     /// The whole answer. In etcd's form of an error, so that its clients show the message.
     #[must_use]
-    pub fn answer(self) -> String {
+    pub fn format_answer(self) -> String {
         let (status, message) = match self {
             Self::Broken => ("400 Bad Request", "this is no request of an etcd client"),
             Self::NoMember => {
@@ -90,7 +102,7 @@ impl Refusal {
 impl Head {
     /// The request as etcd gets it.
     #[must_use]
-    pub fn forwarded(&self) -> String {
+    pub fn forwarded_request(&self) -> String {
         // HTTP/1.1 for chunks, which watches with `stream=true` are.
         let mut text =
             format!("{} {} HTTP/1.1\r\nHost: etcd\r\nConnection: close\r\n", self.method, self.target);
@@ -104,7 +116,7 @@ impl Head {
         text + "\r\n"
     }
 
-    fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header_value(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 }
@@ -132,7 +144,7 @@ fn parse_head(bytes: &[u8]) -> Result<Head, Refusal> {
     if !is_plain(target) || !target.starts_with('/') {
         return Err(Refusal::Broken);
     }
-    let headers: Option<Vec<(String, String)>> = lines.map(header).collect();
+    let headers: Option<Vec<(String, String)>> = lines.map(split_header).collect();
     let mut head = Head {
         method: method.to_owned(),
         target: target.to_owned(),
@@ -142,11 +154,11 @@ fn parse_head(bytes: &[u8]) -> Result<Head, Refusal> {
     };
     head.body_bytes = body_bytes(&head)?;
     head.expects_continue =
-        head.header("expect").is_some_and(|value| value.eq_ignore_ascii_case("100-continue"));
+        head.header_value("expect").is_some_and(|value| value.eq_ignore_ascii_case("100-continue"));
     Ok(head)
 }
 
-fn header(line: &str) -> Option<(String, String)> {
+fn split_header(line: &str) -> Option<(String, String)> {
     let (name, value) = line.split_once(':')?;
     let is_name = |c: char| c.is_ascii_alphanumeric() || "-_".contains(c);
     let value = value.trim();
@@ -156,7 +168,7 @@ fn header(line: &str) -> Option<(String, String)> {
 }
 
 fn body_bytes(head: &Head) -> Result<usize, Refusal> {
-    if head.header("transfer-encoding").is_some() {
+    if head.header_value("transfer-encoding").is_some() {
         return Err(Refusal::NoLength);
     }
     let lengths: Vec<&str> = head
@@ -176,7 +188,7 @@ fn body_bytes(head: &Head) -> Result<usize, Refusal> {
 
 /// What is done with a request.
 #[must_use]
-pub fn judge(head: &Head) -> Verdict {
+pub fn judge_request(head: &Head) -> Verdict {
     let path = head.target.split(['?', '#']).next().unwrap_or_default();
     // etcd cleans a path and sends the client to the clean one; here it is the clean one or none. Escapes in
     // keys stay, those that make other paths do not.
@@ -204,10 +216,10 @@ pub fn judge(head: &Head) -> Verdict {
 /// An answer about members with the proxy's address in place of theirs.
 #[must_use]
 pub fn with_addresses(answer: &[u8], advertised: &str) -> Vec<u8> {
-    rewritten(answer, advertised).unwrap_or_else(|| answer.to_vec())
+    rewrite_members(answer, advertised).unwrap_or_else(|| answer.to_vec())
 }
 
-fn rewritten(answer: &[u8], advertised: &str) -> Option<Vec<u8>> {
+fn rewrite_members(answer: &[u8], advertised: &str) -> Option<Vec<u8>> {
     let end = answer.windows(4).position(|window| window == b"\r\n\r\n")?;
     let head = std::str::from_utf8(&answer[..end]).ok()?;
     if !head.split(' ').nth(1)?.starts_with('2') {
@@ -217,7 +229,7 @@ fn rewritten(answer: &[u8], advertised: &str) -> Option<Vec<u8>> {
     let status = lines.next()?;
     // Chunks would have to be joined; Go answers what is short with its length.
     let is_chunked = head.to_ascii_lowercase().contains("transfer-encoding:");
-    let body = if is_chunked { return None } else { members(&answer[end + 4..], advertised)? };
+    let body = if is_chunked { return None } else { member_list(&answer[end + 4..], advertised)? };
     let mut text = format!("{status}\r\n");
     for line in lines.filter(|line| !line.to_ascii_lowercase().starts_with("content-length:")) {
         let _ = write!(text, "{line}\r\n");
@@ -226,7 +238,7 @@ fn rewritten(answer: &[u8], advertised: &str) -> Option<Vec<u8>> {
     Some(text.into_bytes())
 }
 
-fn members(body: &[u8], advertised: &str) -> Option<String> {
+fn member_list(body: &[u8], advertised: &str) -> Option<String> {
     if body.first() != Some(&b'{') {
         // `/v2/machines` is URLs with commas.
         return std::str::from_utf8(body).ok()?.contains("://").then(|| advertised.to_owned());
@@ -247,7 +259,7 @@ mod tests {
     fn judged(request: &str) -> Verdict {
         let text = format!("{request} HTTP/1.1\r\nHost: 127.0.0.1:2379\r\n\r\n");
         match split_head(text.as_bytes()) {
-            Some(Ok((head, _))) => judge(&head),
+            Some(Ok((head, _))) => judge_request(&head),
             Some(Err(refusal)) => Verdict::Refuse(refusal),
             None => panic!("{request}: not whole"),
         }
@@ -325,7 +337,7 @@ mod tests {
         let (head, rest) = split_head(text.as_bytes()).unwrap().unwrap();
 
         assert_eq!(
-            head.forwarded(),
+            head.forwarded_request(),
             "PUT /v2/keys/a?ttl=5 HTTP/1.1\r\nHost: etcd\r\nConnection: close\r\n\
              content-type: application/x-www-form-urlencoded\r\nContent-Length: 7\r\n\r\n"
         );
@@ -349,9 +361,9 @@ mod tests {
         fn no_bytes_make_it_panic_or_pass_a_second_request_on(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             let request = [b"GET /v2/keys/", &bytes[..], b"\r\n\r\n"].concat();
             if let Some(Ok((head, _))) = split_head(&request) {
-                let _ = judge(&head);
-                prop_assert_eq!(head.forwarded().matches("\r\n\r\n").count(), 1);
-                prop_assert_eq!(head.forwarded().matches(" HTTP/1.1").count(), 1);
+                let _ = judge_request(&head);
+                prop_assert_eq!(head.forwarded_request().matches("\r\n\r\n").count(), 1);
+                prop_assert_eq!(head.forwarded_request().matches(" HTTP/1.1").count(), 1);
             }
         }
     }

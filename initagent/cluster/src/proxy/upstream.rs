@@ -65,7 +65,7 @@ impl Upstream {
     }
 
     /// A connection to the first member that answers.
-    pub fn connect(&self) -> Result<StreamOwned<ClientConnection, TcpStream>, UpstreamError> {
+    pub fn connect_member(&self) -> Result<StreamOwned<ClientConnection, TcpStream>, UpstreamError> {
         let first = self.preferred.load(Ordering::Relaxed);
         let mut failure = io::Error::from(io::ErrorKind::NotFound);
         for number in first..first + self.members.len() {

@@ -27,7 +27,7 @@ impl Machine {
         for path in [&class, &nodes] {
             fs::create_dir(path).unwrap();
         }
-        Self { search: Search::at(&class, &nodes), folder }
+        Self { search: Search::in_folders(&class, &nodes), folder }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -44,7 +44,7 @@ impl Machine {
         let backup = backup_offset(layout.disk_size()).unwrap();
         file.write_all_at(&copies.backup, backup.get()).unwrap();
         for offset in [ENV0_OFFSET, ENV1_OFFSET] {
-            let start = layout.partition(PartitionRole::Abstate).offset().get();
+            let start = layout.partition_of(PartitionRole::Abstate).byte_offset().get();
             file.write_all_at(&table.to_block(), start + offset.get()).unwrap();
         }
         let class = self.folder.path().join("class").join(name);
@@ -67,7 +67,7 @@ impl Machine {
     }
 
     fn look(&mut self, disk: KnownDisk, now: Duration) -> String {
-        match self.search.look(&BootParameters { slot: Slot::A, disk }, LoadProgress::Nothing, now) {
+        match self.search.search_disks(&BootParameters { slot: Slot::A, disk }, LoadProgress::Nothing, now) {
             Found::Ambiguous(said) => said,
             Found::Disk(disk) => disk.name,
             Found::Nothing => "nothing".to_owned(),
@@ -107,7 +107,7 @@ fn the_other_disks_are_left_as_they_were() {
     // Opened for writing, it would fail here; root may do that anyway, so the bytes are compared too.
     fs::set_permissions(&copy, std::os::unix::fs::PermissionsExt::from_mode(0o400)).unwrap();
 
-    let found = machine.search.look(
+    let found = machine.search.search_disks(
         &BootParameters { slot: Slot::A, disk: known },
         LoadProgress::Nothing,
         Duration::ZERO,
@@ -184,7 +184,7 @@ fn an_empty_search_says_what_it_saw() {
     let mut machine = Machine::new();
     let (known, _) = started(SETTLED);
     let said = |machine: &Machine, disk| {
-        machine.search.diagnosis(&BootParameters { slot: Slot::B, disk }, WAITED).to_string()
+        machine.search.explain_failure(&BootParameters { slot: Slot::B, disk }, WAITED).to_string()
     };
     assert_eq!(
         said(&machine, KnownDisk::Unknown),
@@ -211,7 +211,7 @@ type SectorWrite = (u64, Vec<u8>);
 /// Everything that a first boot writes to the disk before its file systems are mounted, in order.
 fn first_boot_writes(disk: &Path) -> Vec<SectorWrite> {
     let own = SlotTable::FRESH.with_tag(SETTLED).to_block();
-    let abstate = layout().partition(PartitionRole::Abstate).offset().get();
+    let abstate = layout().partition_of(PartitionRole::Abstate).byte_offset().get();
     let tag = [ENV1_OFFSET, ENV0_OFFSET].map(|offset| (abstate + offset.get(), own[..SECTOR_BYTES].to_vec()));
     tag.into_iter().chain(serial_writes(disk)).chain(table_writes(disk)).collect()
 }
@@ -220,11 +220,11 @@ fn first_boot_writes(disk: &Path) -> Vec<SectorWrite> {
 fn serial_writes(disk: &Path) -> Vec<SectorWrite> {
     let renewed = tempfile::NamedTempFile::new().unwrap();
     fs::copy(disk, renewed.path()).unwrap();
-    let device = BlockDevice::open(renewed.path(), AccessMode::Write).unwrap();
+    let device = BlockDevice::open_device(renewed.path(), AccessMode::Write).unwrap();
     let boot =
         BootDisk::new("/sys".into(), renewed.path().to_owned(), "vda".into(), layout().partition_table());
     disk_identity::renew_serials(&boot, &device);
-    let start = |role| layout().partition(role).offset().get();
+    let start = |role| layout().partition_of(role).byte_offset().get();
     let sector = SECTOR_BYTES as u64;
     let places =
         [start(PartitionRole::Esp) + 6 * sector, start(PartitionRole::Esp), start(PartitionRole::Abstate)];
@@ -232,8 +232,8 @@ fn serial_writes(disk: &Path) -> Vec<SectorWrite> {
 }
 
 fn table_writes(disk: &Path) -> Vec<SectorWrite> {
-    let device = BlockDevice::open(disk, AccessMode::Read).unwrap();
-    let size = device.size().unwrap();
+    let device = BlockDevice::open_device(disk, AccessMode::Read).unwrap();
+    let size = device.byte_size().unwrap();
     let copy = |offset| device.read(offset, COPY_BYTES).unwrap();
     let (primary, backup) = (copy(PRIMARY_OFFSET), copy(backup_offset(size).unwrap()));
     let steps = gpt::plan_growth(size, &primary, &backup, "STATE", [7; 16]).unwrap();
@@ -260,7 +260,7 @@ fn imaged(machine: &Machine, name: &str) -> PathBuf {
         boot[50] = 6;
         boot[kind..kind + 5].copy_from_slice(if kind == 82 { b"FAT32" } else { b"FAT12" });
         boot[510..].copy_from_slice(&[0x55, 0xaa]);
-        let at = layout().partition(role).offset().get() + sector * SECTOR_BYTES as u64;
+        let at = layout().partition_of(role).byte_offset().get() + sector * SECTOR_BYTES as u64;
         file.write_all_at(&boot, at).unwrap();
     }
     path
@@ -283,7 +283,7 @@ fn select_on(disk: &fs::File) -> KnownDisk {
 
 fn table_places() -> [u64; 2] {
     [ENV0_OFFSET, ENV1_OFFSET]
-        .map(|offset| layout().partition(PartitionRole::Abstate).offset().get() + offset.get())
+        .map(|offset| layout().partition_of(PartitionRole::Abstate).byte_offset().get() + offset.get())
 }
 
 /// Invariant 1, over the very bytes that a first boot writes: cut the power before, in or after any

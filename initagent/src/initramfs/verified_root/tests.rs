@@ -60,7 +60,7 @@ fn check(image: &NamedTempFile) -> Result<Verified<Manifest>, ReadRootError> {
 }
 
 fn check_given(image: &NamedTempFile, line: &str) -> Result<Verified<Manifest>, ReadRootError> {
-    let device = BlockDevice::open(image.path(), AccessMode::Read).unwrap();
+    let device = BlockDevice::open_device(image.path(), AccessMode::Read).unwrap();
     let line = format!("BOOT_IMAGE=(hd0,gpt4)/boot/vmlinuz {line} catamaran.slot=a");
     verify_manifest(&device, &trusted(), "x86_64", &GivenLine::parse(&line))
 }
@@ -159,7 +159,7 @@ fn keys_and_threshold_come_from_the_folder() {
     assert!(matches!(read_keyring(folder.path()), Err(ReadRootError::Keyring(_))));
     fs::write(folder.path().join("two.pub"), key(2).public_key("two").to_text()).unwrap();
     let signed = Signed::<Manifest>::sign_payload(b"{}".to_vec(), &[key(1)]);
-    let refused = read_keyring(folder.path()).unwrap().verify(&signed).unwrap_err();
+    let refused = read_keyring(folder.path()).unwrap().verify_signed(&signed).unwrap_err();
     assert_eq!(refused.to_string(), "1 trusted keys signed the manifest, but 2 must");
 
     fs::write(folder.path().join("broken.pub"), "rsa").unwrap();

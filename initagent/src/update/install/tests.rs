@@ -46,8 +46,8 @@ impl Bench {
     }
 
     fn install(&self, limit: Option<usize>) -> Result<(), WriteReleaseError> {
-        let mut source = SlotImage::open(&self.folder.path().join("source")).unwrap();
-        let device = SlotDevice::open(&self.folder.path().join("idle"), Purpose::Replace).unwrap();
+        let mut source = SlotImage::open_image(&self.folder.path().join("source")).unwrap();
+        let device = SlotDevice::open_slot(&self.folder.path().join("idle"), Purpose::Replace).unwrap();
         write_release(&device, &self.release, &mut source, &StopAfter { limit, ..StopAfter::default() })
     }
 
@@ -142,7 +142,7 @@ impl RootContent for Forgetful {
 #[test]
 fn a_disk_that_lies_is_found_out_before_the_slot_has_a_manifest() {
     let bench = Bench::new();
-    let device = SlotDevice::open(&bench.folder.path().join("idle"), Purpose::Replace).unwrap();
+    let device = SlotDevice::open_slot(&bench.folder.path().join("idle"), Purpose::Replace).unwrap();
 
     let refused = write_release(&device, &bench.release, &mut Forgetful, &StopAfter::default()).unwrap_err();
 
@@ -156,7 +156,7 @@ fn a_slot_that_is_too_small_is_left_as_it_was() {
     let bench = Bench::new();
     let path = bench.folder.path().join("small");
     fs::write(&path, vec![7; 1 << 20]).unwrap();
-    let device = SlotDevice::open(&path, Purpose::Replace).unwrap();
+    let device = SlotDevice::open_slot(&path, Purpose::Replace).unwrap();
 
     let refused = write_release(&device, &bench.release, &mut Forgetful, &StopAfter::default()).unwrap_err();
 
@@ -177,16 +177,16 @@ fn a_disk_image_is_a_source_and_other_files_say_why_not() {
     file.set_len(layout.disk_size().get()).unwrap();
     let table = image_format::gpt::encode_table(&layout.partition_table(), layout.disk_size()).unwrap();
     file.write_all_at(&table.primary, image_format::gpt::PRIMARY_OFFSET.get()).unwrap();
-    let no_release = SlotImage::open(&disk).err().unwrap();
-    let at = layout.partition(image_format::layout::PartitionRole::Root(Slot::A)).offset();
+    let no_release = SlotImage::open_image(&disk).err().unwrap();
+    let at = layout.partition_of(image_format::layout::PartitionRole::Root(Slot::A)).byte_offset();
     file.write_all_at(&fs::read(bench.folder.path().join("source")).unwrap(), at.get()).unwrap();
 
-    assert_eq!(SlotImage::open(&disk).unwrap().envelope().unwrap(), bench.release.envelope);
+    assert_eq!(SlotImage::open_image(&disk).unwrap().read_envelope().unwrap(), bench.release.envelope);
     assert!(no_release.to_string().contains("slot A holds no release"), "{no_release}");
     for (name, content) in [("empty", vec![]), ("page", b"<html>Please log in</html>".repeat(9000))] {
         let path = bench.folder.path().join(name);
         fs::write(&path, content).unwrap();
-        let error = SlotImage::open(&path).err().unwrap().to_string();
+        let error = SlotImage::open_image(&path).err().unwrap().to_string();
         assert!(error.contains("neither a disk image nor a slot"), "{error}");
     }
 }
@@ -197,10 +197,10 @@ fn the_idle_slot_of_a_machine_in_files_is_the_other_one() {
     let mut record = record(Slot::B);
     record.devices.other_root = bench.folder.path().join("idle");
 
-    let idle = IdleSlot::open(&record).unwrap();
+    let idle = IdleSlot::open_idle(&record).unwrap();
     assert_eq!(idle.device.path(), record.devices.other_root);
 
     record.devices.other_root = bench.folder.path().join("nothing");
-    assert!(IdleSlot::open(&record).unwrap_err().to_string().contains("cannot open the idle slot"));
+    assert!(IdleSlot::open_idle(&record).unwrap_err().to_string().contains("cannot open the idle slot"));
     assert!(!release(Version::new(1, 0, 0), &data(3)).envelope.is_empty());
 }

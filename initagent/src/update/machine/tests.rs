@@ -11,13 +11,13 @@ use super::*;
 impl Bench {
     fn install(&self, version: Version, seed: u8) -> Result<Journal, UpdateStepError> {
         let (path, release) = self.source(version, seed);
-        let mut image = SlotImage::open(&path).unwrap();
+        let mut image = SlotImage::open_image(&path).unwrap();
         let (journal, _) = self.resume();
-        self.machine.install(journal, &release, "a file", &mut image, &TrialPlan::default)
+        self.machine.install_release(journal, &release, "a file", &mut image, &TrialPlan::default)
     }
 
     fn resume(&self) -> (Journal, Option<(Target, Outcome)>) {
-        self.machine.resume(7, &|_| "the last words".to_owned()).unwrap()
+        self.machine.resume_update(7, &|_| "the last words".to_owned()).unwrap()
     }
 
     /// The trial of what runs ends well.
@@ -38,7 +38,7 @@ fn a_machine_moves_from_slot_to_slot() {
     for round in 1..=6_u8 {
         let version = Version::new(1, u32::from(round), 0);
         let journal = bench.install(version.clone(), round + 10).unwrap();
-        assert_eq!(journal.phase.word(), "armed");
+        assert_eq!(journal.phase.phase_word(), "armed");
         assert!(bench.machine.reboot_is_required());
 
         let old = bench.machine.record.slot;
@@ -47,8 +47,8 @@ fn a_machine_moves_from_slot_to_slot() {
         let journal = bench.pass();
 
         assert_eq!(journal.history.len(), usize::from(round));
-        assert_eq!(bench.table().state(!old), SlotState::GOOD);
-        assert!(bench.table().state(old).good, "the way back");
+        assert_eq!(bench.table().slot_state(!old), SlotState::GOOD);
+        assert!(bench.table().slot_state(old).good, "the way back");
     }
 }
 
@@ -65,12 +65,12 @@ fn the_security_epoch_is_kept_before_a_good_trial_ends() {
     let (root, in_the_way) = (&bench.machine.root, bench.machine.root.join(TRUST));
     fs::create_dir_all(&in_the_way).unwrap();
 
-    bench.machine.resume(7, &|_| String::new()).unwrap_err();
-    assert_eq!(Journal::read(root).unwrap().phase.word(), "trial");
+    bench.machine.resume_update(7, &|_| String::new()).unwrap_err();
+    assert_eq!(Journal::read(root).unwrap().phase.phase_word(), "trial");
 
     fs::remove_dir(&in_the_way).unwrap();
     let (journal, _) = bench.resume();
-    assert_eq!((journal.phase.word(), read_trust(root).security_epoch), ("steady", 2));
+    assert_eq!((journal.phase.phase_word(), read_trust(root).security_epoch), ("steady", 2));
 }
 
 #[test]
@@ -101,7 +101,7 @@ fn a_release_whose_kernel_panics_is_left_and_the_reason_is_kept() {
     let (entry, _) = journal.last_failure().unwrap();
     assert_eq!(entry.running, Version::new(1, 0, 0));
     assert!(bench.table().a.good);
-    assert!(journal.objection(target.root_hash).is_some());
+    assert!(journal.find_objection(target.root_hash).is_some());
 }
 
 #[test]
@@ -111,8 +111,8 @@ fn a_failed_check_brings_the_old_slot_back_and_the_next_release_is_tried_afresh(
     bench.restart();
     let (journal, _) = bench.resume();
     let Phase::Trial(trial) = journal.phase.clone() else { panic!("{journal:?}") };
-    let (failed, actions) = trial.fail(Failure::new(Cause::Check("ssh".into()), "it is dead"));
-    bench.machine.save(journal.enter(Phase::Trial(failed))).unwrap();
+    let (failed, actions) = trial.fail_check(Failure::new(Cause::Check("ssh".into()), "it is dead"));
+    bench.machine.save_journal(journal.enter_phase(Phase::Trial(failed))).unwrap();
     bench.machine.change_table(actions[0]).unwrap();
 
     assert_eq!(bench.restart(), Slot::A);
@@ -120,7 +120,7 @@ fn a_failed_check_brings_the_old_slot_back_and_the_next_release_is_tried_afresh(
 
     assert!(matches!(ended, Some((_, Outcome::Failed(_)))));
     assert_eq!(bench.table().b, SlotState::EMPTY);
-    assert!(journal.last_failure().unwrap().1.sentence().contains("it is dead"));
+    assert!(journal.last_failure().unwrap().1.failure_sentence().contains("it is dead"));
     bench.install(Version::new(1, 2, 0), 12).unwrap();
     assert_eq!(bench.restart(), Slot::B);
     assert!(bench.pass().last_failure().is_none());
@@ -142,7 +142,7 @@ fn an_install_that_is_cut_off_anywhere_goes_on() {
     assert_eq!((bench.table().a, bench.table().b), (SlotState::GOOD, SlotState::EMPTY));
     assert_eq!(read_slot(&bench.machine.record.devices.other_root), None);
     fs::remove_file(bench.machine.run_file("cancel")).unwrap();
-    assert_eq!(bench.install(Version::new(1, 1, 0), 11).unwrap().phase.word(), "armed");
+    assert_eq!(bench.install(Version::new(1, 1, 0), 11).unwrap().phase.phase_word(), "armed");
 }
 
 #[test]
@@ -152,7 +152,7 @@ fn a_newer_release_replaces_one_that_is_half_written_or_armed() {
 
     let journal = bench.install(Version::new(1, 2, 0), 12).unwrap();
 
-    assert_eq!(journal.phase.target().unwrap().version, Version::new(1, 2, 0));
+    assert_eq!(journal.phase.update_target().unwrap().version, Version::new(1, 2, 0));
     bench.restart();
     assert_eq!(bench.machine.record.version, Version::new(1, 2, 0));
     assert_eq!(bench.pass().history.len(), 1);
@@ -179,13 +179,13 @@ fn only_the_release_of_the_update_is_on_trial() {
 #[test]
 fn a_second_installer_is_told_who_is_at_work() {
     let bench = Bench::new();
-    let lock = bench.machine.lock().unwrap();
+    let lock = bench.machine.lock_updates().unwrap();
 
-    let refused = bench.machine.lock().unwrap_err();
+    let refused = bench.machine.lock_updates().unwrap_err();
 
     assert!(refused.to_string().contains(&format!("process {}", std::process::id())), "{refused}");
     drop(lock);
-    bench.machine.lock().unwrap();
+    bench.machine.lock_updates().unwrap();
 }
 
 #[test]

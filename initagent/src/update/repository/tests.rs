@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use image_format::payload::index::{Chunk, PayloadIndex, Run};
 use image_format::payload::object::{ObjectKind, ObjectReference};
 use image_format::payload::survey::chunk_guard;
-use image_format::payload::zstandard::compress;
+use image_format::payload::zstandard::compress_frame;
 use image_format::release::root::{RoleKeys, Roles, RootMetadata};
 use image_format::signed::{SecretKey, Signed, SignedPayload};
 use image_format::slot::Slot;
@@ -36,8 +36,8 @@ fn sign<T: SignedPayload>(payload: Vec<u8>) -> Vec<u8> {
 
 /// Root metadata whose channel key has this seed.
 fn root_document(number: u64, channel_key: u8) -> Vec<u8> {
-    let keys = RoleKeys::of(&[secret_key().public_key("test")], 1);
-    let channel = RoleKeys::of(&[SecretKey::from_seed(&[channel_key; 32]).public_key("channel")], 1);
+    let keys = RoleKeys::from_keys(&[secret_key().public_key("test")], 1);
+    let channel = RoleKeys::from_keys(&[SecretKey::from_seed(&[channel_key; 32]).public_key("channel")], 1);
     let roles = Roles { channel, release: keys.clone(), root: keys };
     let (written, expires) = (UnixTime::from_seconds(number), UnixTime::from_seconds(10 * NOW));
     RootMetadata { format: 1, number, written, expires, roles }.to_bytes().unwrap()
@@ -73,9 +73,9 @@ fn channel_metadata(counter: u64, releases: Vec<OfferedRelease>) -> ChannelMetad
 fn offered_release(files: &Files) -> OfferedRelease {
     OfferedRelease {
         version: Version::new(1, 1, 0),
-        manifest: FileReference::of(&files["release/1.1.0/manifest"]),
-        index: FileReference::of(&files["release/1.1.0/index"]),
-        sbom: FileReference::of(b""),
+        manifest: FileReference::of_bytes(&files["release/1.1.0/manifest"]),
+        index: FileReference::of_bytes(&files["release/1.1.0/index"]),
+        sbom: FileReference::of_bytes(b""),
         security_epoch: 0,
         floor: false,
         waves: Vec::new(),
@@ -92,9 +92,9 @@ fn publish(counter: u64, seed: u8) -> Files {
     let hasher = LeafHasher::new(release.manifest.root.salt.as_bytes());
     let chunks = data.chunks(CHUNK * BLOCK_BYTES).enumerate().map(|(number, bytes)| {
         let blocks: Vec<_> = bytes.chunks(BLOCK_BYTES).map(|block| hasher.hash_block(block)).collect();
-        let packed = compress(bytes, &[], 1).unwrap();
+        let packed = compress_frame(bytes, &[], 1).unwrap();
         let object = ObjectReference::to_bytes(ObjectKind::Chunk, &packed).unwrap();
-        files.insert(object.path(), packed);
+        files.insert(object.repository_path(), packed);
         let run = Run {
             first: u32::try_from(number * CHUNK).unwrap(),
             blocks: u32::try_from(blocks.len()).unwrap(),
@@ -136,19 +136,21 @@ fn bench() -> Bench {
 fn install(bench: &Bench, mirrors: &Mirrors, clock: u64) -> Result<Journal, String> {
     let said = |error: &dyn std::error::Error| error_text::error_chain(error);
     let machine = &bench.machine;
-    let mut repository = Repository::open(machine, mirrors, clock).map_err(|error| said(&error))?;
+    let mut repository = Repository::open_trusted(machine, mirrors, clock).map_err(|error| said(&error))?;
     let seen = repository.ask_channel("stable").map_err(|error| said(&error))?;
     let channel = &seen.metadata.metadata;
-    let (journal, _) = machine.resume(1, &|_| String::new()).unwrap();
+    let (journal, _) = machine.resume_update(1, &|_| String::new()).unwrap();
     let ReleaseChoice::Install { release: offered, .. } =
-        repository.choose(channel, &journal, AskedBy::Service)
+        repository.choose_release(channel, &journal, AskedBy::Service)
     else {
         return Err("nothing to install".to_owned());
     };
     let release = repository.fetch_manifest(channel, offered).map_err(|error| said(&error))?;
-    let content = PayloadContent::fetch(&repository, mirrors, offered, machine, [None, None]);
+    let content = PayloadContent::fetch_index(&repository, mirrors, offered, machine, [None, None]);
     let mut content = content.map_err(|error| said(&error))?;
-    machine.install(journal, &release, "web", &mut content, &TrialPlan::default).map_err(|error| said(&error))
+    machine
+        .install_release(journal, &release, "web", &mut content, &TrialPlan::default)
+        .map_err(|error| said(&error))
 }
 
 fn held(bench: &Bench) -> Option<Version> {
@@ -162,7 +164,7 @@ fn a_machine_installs_what_its_channel_offers() {
 
     let journal = install(&bench, &mirrors(&[&server.address]), NOW).unwrap();
 
-    assert_eq!((journal.phase.word(), held(&bench)), ("armed", Some(Version::new(1, 1, 0))));
+    assert_eq!((journal.phase.phase_word(), held(&bench)), ("armed", Some(Version::new(1, 1, 0))));
     assert_eq!(bench.table().priority, Slot::B);
 }
 

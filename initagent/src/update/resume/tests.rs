@@ -33,7 +33,7 @@ fn trial() -> Trial {
 
 fn with_tries(tries: u8) -> SlotTable {
     let state = SlotState { good: false, tries: Tries::new(tries).unwrap() };
-    SlotTable { b: state, ..SlotTable::FRESH.activate(Slot::B) }
+    SlotTable { b: state, ..SlotTable::FRESH.activate_slot(Slot::B) }
 }
 
 fn outcome(resumed: &Resumption) -> &Outcome {
@@ -56,7 +56,7 @@ fn a_cut_while_the_slot_is_written_goes_on_writing_it_disarmed() {
         (with_tries(3), vec![Action::Disarm(Slot::B)]),
         (SlotTable { b: SlotState::GOOD, ..SlotTable::FRESH }, vec![Action::Disarm(Slot::B)]),
     ] {
-        let resumed = resume(Phase::Fetching(fetching.clone()), &facts(Slot::A, "two", table));
+        let resumed = resume_phase(Phase::Fetching(fetching.clone()), &facts(Slot::A, "two", table));
 
         assert_eq!(resumed.phase, Phase::Fetching(fetching.clone()));
         assert_eq!(resumed.actions, actions);
@@ -67,7 +67,7 @@ fn a_cut_while_the_slot_is_written_goes_on_writing_it_disarmed() {
 fn the_slot_that_runs_is_never_written_on() {
     let fetching = Fetching { target: target(), attempts: 0, last_error: None };
 
-    let resumed = resume(Phase::Fetching(fetching), &facts(Slot::B, "two", SlotTable::FRESH));
+    let resumed = resume_phase(Phase::Fetching(fetching), &facts(Slot::B, "two", SlotTable::FRESH));
 
     assert!(matches!(outcome(&resumed), Outcome::Abandoned(_)));
     assert_eq!(resumed.actions, []);
@@ -79,9 +79,9 @@ fn a_cut_around_the_commit_goes_by_the_slot_table() {
         Phase::Written(Written { target: target(), baseline: Baseline::default(), kind: TrialKind::Restart })
     };
 
-    let before = resume(written(), &facts(Slot::A, "one", SlotTable::FRESH));
-    let after = resume(written(), &facts(Slot::A, "one", with_tries(3)));
-    let started = resume(written(), &facts(Slot::B, "two", with_tries(2)));
+    let before = resume_phase(written(), &facts(Slot::A, "one", SlotTable::FRESH));
+    let after = resume_phase(written(), &facts(Slot::A, "one", with_tries(3)));
+    let started = resume_phase(written(), &facts(Slot::B, "two", with_tries(2)));
 
     assert_eq!(before.phase, written());
     assert_eq!(after.phase, Phase::Armed(armed()));
@@ -90,7 +90,7 @@ fn a_cut_around_the_commit_goes_by_the_slot_table() {
 
 #[test]
 fn the_old_slot_after_a_restart_says_that_the_new_one_did_not_start() {
-    let resumed = |table| resume(Phase::Armed(armed()), &facts(Slot::A, "two", table));
+    let resumed = |table| resume_phase(Phase::Armed(armed()), &facts(Slot::A, "two", table));
 
     let panicked = resumed(SlotTable { priority: Slot::B, ..SlotTable::FRESH });
     let unreadable = resumed(with_tries(2));
@@ -107,7 +107,7 @@ fn the_old_slot_after_a_restart_says_that_the_new_one_did_not_start() {
 #[test]
 fn an_armed_slot_that_has_not_had_its_turn_keeps_it() {
     for boot in ["one", "two"] {
-        let resumed = resume(Phase::Armed(armed()), &facts(Slot::A, boot, with_tries(3)));
+        let resumed = resume_phase(Phase::Armed(armed()), &facts(Slot::A, boot, with_tries(3)));
 
         assert_eq!(resumed.phase, Phase::Armed(Armed { boot: boot.into(), ..armed() }));
     }
@@ -119,7 +119,7 @@ fn a_restart_in_order_gives_the_try_back_and_is_no_verdict() {
     let (ended, action) = trial().end_boot(BootEnd::Restart);
     assert_eq!(action, Some(Action::Arm(Slot::B)));
 
-    let resumed = resume(Phase::Trial(ended), &facts(Slot::B, "three", with_tries(2)));
+    let resumed = resume_phase(Phase::Trial(ended), &facts(Slot::B, "three", with_tries(2)));
 
     let Phase::Trial(again) = &resumed.phase else { panic!("{resumed:?}") };
     assert_eq!((again.boots.len(), again.lost_boots()), (2, 0));
@@ -128,7 +128,7 @@ fn a_restart_in_order_gives_the_try_back_and_is_no_verdict() {
 
 #[test]
 fn a_mains_cut_in_the_trial_is_no_verdict_while_tries_are_left() {
-    let resumed = resume(Phase::Trial(trial()), &facts(Slot::B, "three", with_tries(1)));
+    let resumed = resume_phase(Phase::Trial(trial()), &facts(Slot::B, "three", with_tries(1)));
 
     let Phase::Trial(again) = &resumed.phase else { panic!("{resumed:?}") };
     assert_eq!(again.lost_boots(), 1);
@@ -142,7 +142,8 @@ fn a_trial_that_restarts_for_ever_ends() {
     let failure = loop {
         let (ended, _) = trial.end_boot(BootEnd::Restart);
         boots += 1;
-        let resumed = resume(Phase::Trial(ended), &facts(Slot::B, &format!("boot {boots}"), with_tries(2)));
+        let resumed =
+            resume_phase(Phase::Trial(ended), &facts(Slot::B, &format!("boot {boots}"), with_tries(2)));
         let Phase::Trial(next) = resumed.phase else { panic!("no trial") };
         if let Some(failure) = &next.failure {
             assert_eq!(resumed.actions, [Action::Disarm(Slot::B), Action::Restart]);
@@ -157,11 +158,11 @@ fn a_trial_that_restarts_for_ever_ends() {
 #[test]
 fn the_reason_outlives_a_cut_before_the_slot_table_was_changed() {
     let failure = Failure::new(Cause::Check("ssh".into()), "ssh.service failed");
-    let (failed, actions) = trial().fail(failure.clone());
+    let (failed, actions) = trial().fail_check(failure.clone());
     assert_eq!(actions, [Action::Disarm(Slot::B), Action::Restart]);
 
-    let again = resume(Phase::Trial(failed.clone()), &facts(Slot::B, "three", with_tries(1)));
-    let back = resume(Phase::Trial(failed), &facts(Slot::A, "four", SlotTable::FRESH));
+    let again = resume_phase(Phase::Trial(failed.clone()), &facts(Slot::B, "three", with_tries(1)));
+    let back = resume_phase(Phase::Trial(failed), &facts(Slot::A, "four", SlotTable::FRESH));
 
     assert_eq!(again.actions, actions);
     assert_eq!(outcome(&back), &Outcome::Failed(failure));
@@ -169,9 +170,9 @@ fn the_reason_outlives_a_cut_before_the_slot_table_was_changed() {
 
 #[test]
 fn a_cut_after_the_slot_was_marked_good_is_a_success() {
-    let table = SlotTable { b: SlotState::GOOD, ..SlotTable::FRESH.activate(Slot::B) };
+    let table = SlotTable { b: SlotState::GOOD, ..SlotTable::FRESH.activate_slot(Slot::B) };
 
-    let resumed = resume(Phase::Trial(trial()), &facts(Slot::B, "two", table));
+    let resumed = resume_phase(Phase::Trial(trial()), &facts(Slot::B, "two", table));
 
     assert_eq!(outcome(&resumed), &Outcome::Succeeded);
 }
@@ -181,7 +182,7 @@ fn boots_that_are_lost_three_times_end_on_the_old_slot_and_say_so() {
     let lost = trial().start_again("three".into()).start_again("four".into());
     let table = SlotTable { priority: Slot::B, ..SlotTable::FRESH };
 
-    let resumed = resume(Phase::Trial(lost), &facts(Slot::A, "five", table));
+    let resumed = resume_phase(Phase::Trial(lost), &facts(Slot::A, "five", table));
 
     let Outcome::Failed(failure) = outcome(&resumed) else { panic!("{resumed:?}") };
     assert_eq!(failure.cause, Cause::LostBoots);
@@ -195,10 +196,10 @@ fn a_stale_trial_never_condemns_the_next_release() {
         running_root: Sha256::digest_of(b"third"),
         ..facts(Slot::B, "nine", SlotTable { b: SlotState::GOOD, ..SlotTable::FRESH })
     };
-    let failed = trial().fail(Failure::new(Cause::NoVerdict, "")).0;
+    let failed = trial().fail_check(Failure::new(Cause::NoVerdict, "")).0;
 
     for phase in [Phase::Trial(failed), Phase::Trial(trial()), Phase::Armed(armed())] {
-        let resumed = resume(phase, &other);
+        let resumed = resume_phase(phase, &other);
 
         assert!(matches!(outcome(&resumed), Outcome::Abandoned(_)), "{resumed:?}");
         assert_eq!(resumed.actions, []);
@@ -242,7 +243,7 @@ proptest! {
         let running_root = [old_root(), Sha256::digest_of(b"new"), Sha256::digest_of(b"third")][usize::from(root)];
         let facts = BootFacts { boot: boot.to_string(), running, running_root, table: Some(table) };
 
-        let once = resume(phase.clone(), &facts);
+        let once = resume_phase(phase.clone(), &facts);
 
         let has_failed = matches!(&once.phase, Phase::Trial(trial) if trial.failure.is_some());
         for action in &once.actions {
@@ -258,7 +259,7 @@ proptest! {
                 after = after.mark_bad(*slot);
             }
         }
-        let twice = resume(once.phase.clone(), &BootFacts { table: Some(after), ..facts });
+        let twice = resume_phase(once.phase.clone(), &BootFacts { table: Some(after), ..facts });
         prop_assert_eq!(&twice.phase, &once.phase);
         if let (Some((_, Outcome::Failed(_))), Phase::Steady(_)) = (&once.ended, &once.phase) {
             prop_assert!(!matches!(phase, Phase::Fetching(_) | Phase::Steady(_)));
@@ -271,7 +272,7 @@ proptest! {
 /// agent costs its tries, and the machine is back with the reason.
 #[test]
 fn a_release_that_panics_is_left_after_its_tries() {
-    let mut table = SlotTable::FRESH.disarm(Slot::B).unwrap().activate(Slot::B);
+    let mut table = SlotTable::FRESH.disarm_slot(Slot::B).unwrap().activate_slot(Slot::B);
     let mut started = Vec::new();
     loop {
         let attempt = boot_decision(&table.to_block(), &[]).attempts[0];
@@ -284,7 +285,7 @@ fn a_release_that_panics_is_left_after_its_tries() {
         }
     }
 
-    let resumed = resume(Phase::Armed(armed()), &facts(Slot::A, "five", table));
+    let resumed = resume_phase(Phase::Armed(armed()), &facts(Slot::A, "five", table));
 
     assert_eq!(started, [Slot::B, Slot::B, Slot::B, Slot::A]);
     assert_eq!(cause(&resumed), &Cause::NotStarted);
@@ -306,10 +307,10 @@ fn passed_softly() -> Armed {
 #[test]
 fn a_soft_trial_leaves_the_slot_table_as_it_is_until_it_has_passed() {
     let written = Written { target: target(), baseline: Baseline::default(), kind: TrialKind::Soft };
-    let (armed, action) = written.arm("one".into());
+    let (armed, action) = written.arm_slot("one".into());
     assert_eq!((&armed, action), (&armed_softly(), None));
 
-    let resumed = resume(Phase::Armed(armed), &facts(Slot::B, "one", SlotTable::FRESH));
+    let resumed = resume_phase(Phase::Armed(armed), &facts(Slot::B, "one", SlotTable::FRESH));
     let Phase::Trial(trial) = resumed.phase else { panic!("no trial") };
     assert_eq!((trial.kind, resumed.actions), (TrialKind::Soft, vec![]));
 
@@ -320,21 +321,21 @@ fn a_soft_trial_leaves_the_slot_table_as_it_is_until_it_has_passed() {
 /// Case 46: what a soft-reboot has tried is counted at its first boot from the disk all the same.
 #[test]
 fn the_cold_boot_after_a_soft_trial_is_a_counted_trial() {
-    let same_boot = resume(Phase::Armed(passed_softly()), &facts(Slot::B, "one", with_tries(3)));
+    let same_boot = resume_phase(Phase::Armed(passed_softly()), &facts(Slot::B, "one", with_tries(3)));
     assert_eq!(same_boot.phase, Phase::Armed(passed_softly()));
 
-    let cold = resume(Phase::Armed(passed_softly()), &facts(Slot::B, "two", with_tries(2)));
+    let cold = resume_phase(Phase::Armed(passed_softly()), &facts(Slot::B, "two", with_tries(2)));
     let Phase::Trial(trial) = &cold.phase else { panic!("{cold:?}") };
     assert_eq!((trial.kind, cold.ended), (TrialKind::Restart, None));
 
     let spent = SlotTable { priority: Slot::B, ..SlotTable::FRESH };
-    let back = resume(Phase::Armed(passed_softly()), &facts(Slot::A, "five", spent));
+    let back = resume_phase(Phase::Armed(passed_softly()), &facts(Slot::A, "five", spent));
     assert_eq!(cause(&back), &Cause::NotStarted);
 }
 
 #[test]
 fn a_panic_a_hang_or_the_mains_in_a_soft_trial_end_on_the_old_slot_and_say_so() {
-    let resumed = resume(Phase::Trial(soft_trial()), &facts(Slot::A, "two", SlotTable::FRESH));
+    let resumed = resume_phase(Phase::Trial(soft_trial()), &facts(Slot::A, "two", SlotTable::FRESH));
 
     let Outcome::Failed(failure) = outcome(&resumed) else { panic!("{resumed:?}") };
     assert_eq!(failure.cause, Cause::LostBoots);
@@ -345,16 +346,16 @@ fn a_panic_a_hang_or_the_mains_in_a_soft_trial_end_on_the_old_slot_and_say_so() 
 #[test]
 fn a_failed_check_of_a_soft_trial_is_the_reason_that_is_shown() {
     let failure = Failure::new(Cause::Check("ssh".into()), "it is dead");
-    let (failed, _) = soft_trial().fail(failure.clone());
+    let (failed, _) = soft_trial().fail_check(failure.clone());
 
-    let resumed = resume(Phase::Trial(failed), &facts(Slot::A, "two", SlotTable::FRESH));
+    let resumed = resume_phase(Phase::Trial(failed), &facts(Slot::A, "two", SlotTable::FRESH));
 
     assert_eq!(outcome(&resumed), &Outcome::Failed(failure));
 }
 
 #[test]
 fn a_release_that_waits_for_its_soft_trial_keeps_its_turn_through_a_mains_cut() {
-    let resumed = resume(Phase::Armed(armed_softly()), &facts(Slot::A, "two", SlotTable::FRESH));
+    let resumed = resume_phase(Phase::Armed(armed_softly()), &facts(Slot::A, "two", SlotTable::FRESH));
 
     assert_eq!(resumed.phase, Phase::Armed(Armed { boot: "two".into(), ..armed_softly() }));
 }
@@ -368,11 +369,11 @@ fn a_restart_in_order_before_a_soft_trial_makes_it_a_counted_one() {
     assert_eq!(passed_softly().end_boot(BootEnd::Restart), (passed_softly(), None));
 
     // The power goes between the slot table and the journal.
-    let cut = resume(Phase::Armed(armed_softly()), &facts(Slot::B, "two", with_tries(2)));
+    let cut = resume_phase(Phase::Armed(armed_softly()), &facts(Slot::B, "two", with_tries(2)));
     let Phase::Trial(trial) = cut.phase else { panic!("no trial") };
     assert_eq!(trial.kind, TrialKind::Restart);
     let panicked = SlotTable { priority: Slot::B, ..SlotTable::FRESH };
-    let spent = resume(Phase::Armed(armed_softly()), &facts(Slot::A, "five", panicked));
+    let spent = resume_phase(Phase::Armed(armed_softly()), &facts(Slot::A, "five", panicked));
     assert_eq!(spent.phase, Phase::Armed(Armed { boot: "five".into(), ..armed_softly() }));
 }
 
@@ -381,7 +382,7 @@ fn a_restart_in_order_during_a_soft_trial_goes_on_with_a_counted_one() {
     let (ended, action) = soft_trial().end_boot(BootEnd::Restart);
     assert_eq!(action, Some(Action::Arm(Slot::B)));
 
-    let resumed = resume(Phase::Trial(ended), &facts(Slot::B, "two", with_tries(2)));
+    let resumed = resume_phase(Phase::Trial(ended), &facts(Slot::B, "two", with_tries(2)));
 
     let Phase::Trial(trial) = resumed.phase else { panic!("no trial") };
     assert_eq!((trial.kind, trial.boots.len(), trial.lost_boots()), (TrialKind::Restart, 2, 0));

@@ -47,7 +47,7 @@ pub(in super::super) fn mirrors(addresses: &[&str]) -> Mirrors {
 
 /// As callers do: one after the other.
 fn fetch(mirrors: &Mirrors, path: &str, limit: u64) -> Option<(Vec<u8>, usize)> {
-    (0..mirrors.count()).find_map(|index| Some((mirrors.fetch_from(index, path, limit).ok()?, index)))
+    (0..mirrors.count_mirrors()).find_map(|index| Some((mirrors.fetch_from(index, path, limit).ok()?, index)))
 }
 
 fn read_head(stream: &TcpStream) -> (String, Option<usize>) {
@@ -257,5 +257,5 @@ fn a_proxy_from_a_file_is_asked() {
     let fetched = mirrors.fetch_from(0, "x", 10);
 
     assert!(proxy.count() > 0, "{fetched:?}");
-    assert!(!mirrors.name(0).contains("SEKRIT"));
+    assert!(!mirrors.mirror_name(0).contains("SEKRIT"));
 }

@@ -28,7 +28,7 @@ fn send(bridge: &mut Bridge, from: usize, to: [u8; 6], now: Duration) {
 }
 
 fn change_cable(bridge: &mut Bridge, port: usize, change: impl Fn(&mut CableState)) {
-    let mut cable = bridge.cable(PortIndex(port)).unwrap();
+    let mut cable = bridge.cable_state(PortIndex(port)).unwrap();
     change(&mut cable);
     bridge.set_cable(PortIndex(port), cable);
 }
@@ -105,7 +105,7 @@ fn short_frames_and_those_for_the_neighbour_only_are_not_forwarded() {
     send(&mut bridge, 0, [0x01, 0x80, 0xc2, 0, 0, 1], START);
 
     assert_eq!(receivers(&mut bridge, START), NOBODY);
-    assert_eq!(bridge.statistics(PortIndex(0)).unwrap().invalid, MIN_FRAME as u64 + 1);
+    assert_eq!(bridge.port_statistics(PortIndex(0)).unwrap().invalid, MIN_FRAME as u64 + 1);
 }
 
 #[test]
@@ -118,7 +118,7 @@ fn a_cut_machine_hears_nothing_and_is_not_heard_until_it_is_healed() {
     send(&mut bridge, 1, station(2), START);
     send(&mut bridge, 2, BROADCAST, START);
     assert_eq!(receivers(&mut bridge, START), [0, 3], "its address is looked for elsewhere");
-    assert_eq!(bridge.statistics(PortIndex(2)).unwrap().lost_by_cut, 3);
+    assert_eq!(bridge.port_statistics(PortIndex(2)).unwrap().lost_by_cut, 3);
 
     change_cable(&mut bridge, 2, |cable| cable.link = LinkState::Whole);
     send(&mut bridge, 1, station(2), START);
@@ -183,7 +183,7 @@ fn a_machine_that_does_not_read_loses_frames_and_costs_bounded_memory() {
 
     assert_eq!(bytes.iter().sum::<usize>() / big.len(), MAX_QUEUED_BYTES / big.len());
     assert_eq!(frames.len(), MAX_QUEUED_FRAMES);
-    assert_eq!(bridge.statistics(PortIndex(2)).unwrap().lost_by_overflow, 1);
+    assert_eq!(bridge.port_statistics(PortIndex(2)).unwrap().lost_by_overflow, 1);
 }
 
 #[test]
@@ -194,7 +194,7 @@ fn a_port_that_does_not_exist_changes_nothing() {
     bridge.set_cable(PortIndex(9), CableState::default());
 
     assert_eq!(receivers(&mut bridge, START), NOBODY);
-    assert_eq!(bridge.cable(PortIndex(9)), None);
+    assert_eq!(bridge.cable_state(PortIndex(9)), None);
 }
 
 /// Random frames, cuts, delays and losses. Each frame has a number of its own, by which every delivery is held
@@ -286,7 +286,7 @@ impl Simulation {
         assert!(at <= self.now && due.is_some_and(|due| due >= at));
         assert!(self.seen.insert((number, port)), "a frame came twice");
         assert_eq!(
-            self.bridge.cable(PortIndex(port)).unwrap().link,
+            self.bridge.cable_state(PortIndex(port)).unwrap().link,
             LinkState::Whole,
             "it passed a cut cable"
         );
@@ -295,7 +295,7 @@ impl Simulation {
 
     /// What was delivered is what was counted.
     fn check_counters(&self) {
-        let all = (0..PORTS).map(|port| self.bridge.statistics(PortIndex(port)).unwrap());
+        let all = (0..PORTS).map(|port| self.bridge.port_statistics(PortIndex(port)).unwrap());
         let (sent, received) = all
             .fold((0, 0), |(sent, received), one| (sent + one.sent_frames, received + one.received_frames));
         assert_eq!((sent, received), (self.sent.len() as u64, self.delivered));

@@ -23,7 +23,7 @@ impl Network {
         }
         let listener = UnixListener::bind(folder.path().join(CONTROL_SOCKET)).unwrap();
         let mut process = SwitchProcess::new(folder.path(), &machines, listener, 1).unwrap();
-        Self { folder, thread: Some(thread::spawn(move || process.run())) }
+        Self { folder, thread: Some(thread::spawn(move || process.run_switch())) }
     }
 
     /// The socket of a machine's QEMU, once the switch has connected to it.

@@ -116,7 +116,7 @@ fn broken_meta_data_costs_itself_only() {
     let (_, provision) = fetched(&machine);
 
     assert_eq!(provision.user_data.as_ref().unwrap().as_bytes(), b"kept");
-    assert!(provision.lacks("meta-data"));
+    assert!(provision.lacks_item("meta-data"));
 }
 
 #[test]

@@ -24,10 +24,10 @@ const MERGE_HOW: &str = "dict(recurse_array)+list(prepend)+str()";
 /// Adds what `meta_data.json` refers to. The network's newer description goes before the older one.
 pub(super) fn add_contents(provision: &mut InstanceMetadata, tree: &DocumentTree, read: ReadContent<'_>) {
     if let Some(path) = tree.text_at("/network_config/content_path").filter(|_| !has_links(provision)) {
-        let config = content(provision, "network-config", &path, read);
+        let config = file_content(provision, "network-config", &path, read);
         provision.network_config = config.and_then(Payload::from_bytes);
     }
-    provision.files = files(provision, tree, read).and_then(Payload::from_bytes);
+    provision.files = cloud_config_of_files(provision, tree, read).and_then(Payload::from_bytes);
 }
 
 /// Whether there is a `network_data.json` that describes anything.
@@ -41,7 +41,11 @@ fn has_links(provision: &InstanceMetadata) -> bool {
 }
 
 /// The files as a cloud-config, so that what protects this machine from others' files holds for them too.
-fn files(provision: &mut InstanceMetadata, tree: &DocumentTree, read: ReadContent<'_>) -> Option<Vec<u8>> {
+fn cloud_config_of_files(
+    provision: &mut InstanceMetadata,
+    tree: &DocumentTree,
+    read: ReadContent<'_>,
+) -> Option<Vec<u8>> {
     let listed = tree.list_at("/files");
     if listed.len() > MAX_FILES {
         provision
@@ -55,7 +59,7 @@ fn files(provision: &mut InstanceMetadata, tree: &DocumentTree, read: ReadConten
             provision.report_problem("files", &"one has no `path` or no `content_path`");
             continue;
         };
-        let Some(bytes) = content(provision, &format!("file {path}"), &source, read) else { continue };
+        let Some(bytes) = file_content(provision, &format!("file {path}"), &source, read) else { continue };
         let Some(left) = room.checked_sub(bytes.len()) else {
             provision
                 .report_problem("files", &format!("together they are larger than {MAX_USER_DATA} bytes"));
@@ -71,7 +75,7 @@ fn files(provision: &mut InstanceMetadata, tree: &DocumentTree, read: ReadConten
     (!entries.is_empty()).then(|| format!("#cloud-config\n{document}\n").into_bytes())
 }
 
-fn content(
+fn file_content(
     provision: &mut InstanceMetadata,
     item: &str,
     path: &str,
@@ -85,7 +89,7 @@ fn content(
         return None;
     };
     let content = provision.value_or_report(item, read(&format!("content/{name}")));
-    if content.is_none() && !provision.lacks(item) {
+    if content.is_none() && !provision.lacks_item(item) {
         provision.report_problem(item, &"its content is not there");
     }
     content

@@ -32,7 +32,7 @@ const HAS_REPLY: u32 = 2;
 const MAX_REPLY: u32 = 24 << 20;
 
 /// The registers of a call, going in and coming out.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct CallRegisters {
     pub(super) ax: u32,
     pub(super) bx: u32,
@@ -50,9 +50,9 @@ pub(super) trait Hypervisor {
 
 /// The value of a guestinfo variable, without the `guestinfo.` prefix.
 pub(super) fn query_guestinfo(hypervisor: &mut dyn Hypervisor, key: &str) -> Option<Vec<u8>> {
-    let mut channel = RpcChannel::open(hypervisor)?;
+    let mut channel = RpcChannel::open_channel(hypervisor)?;
     let reply = channel.send_question(format!("info-get guestinfo.{key}").as_bytes());
-    channel.close();
+    channel.close_channel();
     // "1 value", or "0 No value found".
     reply?.strip_prefix(b"1 ").map(<[u8]>::to_vec)
 }
@@ -65,7 +65,7 @@ struct RpcChannel<'h> {
 }
 
 impl<'h> RpcChannel<'h> {
-    fn open(hypervisor: &'h mut dyn Hypervisor) -> Option<Self> {
+    fn open_channel(hypervisor: &'h mut dyn Hypervisor) -> Option<Self> {
         let registers = CallRegisters {
             ax: MAGIC,
             bx: RPCI_WITH_COOKIE,
@@ -124,7 +124,7 @@ impl<'h> RpcChannel<'h> {
     }
 
     /// A channel that cannot be closed is closed by the hypervisor in time.
-    fn close(&mut self) {
+    fn close_channel(&mut self) {
         let _ = self.send_message(CLOSE, 0);
     }
 }

@@ -28,7 +28,7 @@ pub(super) fn add_interfaces(provision: &mut InstanceMetadata, lookup: Guestinfo
         (0..MAX_ADDRESSES).filter_map(|index| lookup(&format!("dns.domain.{index}"))).collect();
     let mut links = Vec::new();
     for index in 0..MAX_INTERFACES {
-        if let Some(mut link) = reader.link(index) {
+        if let Some(mut link) = reader.read_link(index) {
             link.dns.clone_from(&dns);
             link.search.clone_from(&search);
             links.push(link);
@@ -62,7 +62,7 @@ impl Reader<'_> {
         servers
     }
 
-    fn link(&mut self, index: usize) -> Option<InterfaceLink> {
+    fn read_link(&mut self, index: usize) -> Option<InterfaceLink> {
         let value = |key: &str| (self.lookup)(&format!("interface.{index}.{key}"));
         let (name, mac) = (value("name"), value("mac"));
         // The hardware address goes before the name, which another kernel may give to another card.
@@ -73,7 +73,7 @@ impl Reader<'_> {
             (None, Some(name)) => InterfaceLink::with_name(name),
             (None, None) => {
                 if SIGNS.iter().any(|key| value(key).is_some()) {
-                    self.report(
+                    self.report_problem(
                         index,
                         "name",
                         "the interface has neither `name` nor `mac`, so nothing finds it",
@@ -83,9 +83,9 @@ impl Reader<'_> {
             }
         };
         if mac.as_deref().is_some_and(|mac| InterfaceLink::with_mac(mac).is_none()) {
-            self.report(index, "mac", "it is not a hardware address");
+            self.report_problem(index, "mac", "it is not a hardware address");
         } else if link.is_none() {
-            self.report(index, "name", "it cannot be the name of an interface");
+            self.report_problem(index, "name", "it cannot be the name of an interface");
         }
         if let Some(link) = &mut link {
             self.add_dhcp(link, index);
@@ -97,33 +97,33 @@ impl Reader<'_> {
 
     fn add_dhcp(&mut self, link: &mut InterfaceLink, index: usize) {
         // CoreOS documents `yes` and `no`. The other words are what YAML and environment files have for them.
-        match self.value(index, "dhcp").map(|word| word.to_ascii_lowercase()).as_deref() {
+        match self.read_value(index, "dhcp").map(|word| word.to_ascii_lowercase()).as_deref() {
             Some("yes" | "true" | "1") => link.dhcp4 = true,
             None | Some("no" | "false" | "0") => {}
-            Some(_) => self.report(index, "dhcp", "it is neither `yes` nor `no`"),
+            Some(_) => self.report_problem(index, "dhcp", "it is neither `yes` nor `no`"),
         }
     }
 
     fn add_addresses(&mut self, link: &mut InterfaceLink, index: usize) {
-        let role = self.value(index, "role");
+        let role = self.read_value(index, "role");
         if role.as_deref().is_some_and(|role| role != "public" && role != "private") {
-            self.report(index, "role", "it is neither `public` nor `private`");
+            self.report_problem(index, "role", "it is neither `public` nor `private`");
         }
         for number in 0..MAX_ADDRESSES {
             let key = format!("ip.{number}.address");
-            let Some(text) = self.value(index, &key) else { continue };
+            let Some(text) = self.read_value(index, &key) else { continue };
             let parts = text.split_once('/');
             if link.add_address(parts.map(|(address, _)| address), parts.map(|(_, prefix)| prefix)) {
                 note_address(self.provision, parts.map_or("", |(address, _)| address), role.as_deref());
             } else {
-                self.report(index, &key, "it is not an address with its prefix, such as 10.0.0.2/24");
+                self.report_problem(index, &key, "it is not an address with its prefix, such as 10.0.0.2/24");
             }
         }
     }
 
     fn add_routes(&mut self, link: &mut InterfaceLink, index: usize) {
         for number in 0..MAX_ADDRESSES {
-            let value = |key: &str| self.value(index, &format!("route.{number}.{key}"));
+            let value = |key: &str| self.read_value(index, &format!("route.{number}.{key}"));
             let (gateway, destination) = (value("gateway"), value("destination"));
             if gateway.is_none() && destination.is_none() {
                 continue;
@@ -135,16 +135,16 @@ impl Reader<'_> {
                         ("destination", "it is not a network such as 10.0.0.0/8, so the route is left out")
                     }
                 };
-                self.report(index, &format!("route.{number}.{key}"), cause);
+                self.report_problem(index, &format!("route.{number}.{key}"), cause);
             }
         }
     }
 
-    fn value(&self, index: usize, key: &str) -> Option<String> {
+    fn read_value(&self, index: usize, key: &str) -> Option<String> {
         (self.lookup)(&format!("interface.{index}.{key}")).map(|text| text.trim().to_owned())
     }
 
-    fn report(&mut self, index: usize, key: &str, cause: &str) {
+    fn report_problem(&mut self, index: usize, key: &str, cause: &str) {
         self.provision.report_problem(&format!("interface.{index}.{key}"), &cause);
     }
 }

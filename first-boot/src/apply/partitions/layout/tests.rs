@@ -36,7 +36,7 @@ fn sized(number: u32, label: &str, mib: u64) -> WantedPartition {
 fn edit(entries: Vec<Entry>, wanted: Vec<WantedPartition>) -> Result<Vec<(u32, u64, u64, String)>, String> {
     let before = Table { entries, ..empty() };
     let request = Partitions { device: "/dev/vdb".to_owned(), wipe_table: false, wanted };
-    let after = edited(&before, &request).map_err(|flaw| flaw.to_string())?;
+    let after = edit_table(&before, &request).map_err(|flaw| flaw.to_string())?;
     let shown = |entry: &Entry| (entry.number, entry.start / 2048, entry.size / 2048, entry.name.clone());
     Ok(after.entries.iter().map(shown).collect())
 }
@@ -127,12 +127,12 @@ fn what_is_kept_keeps_its_guid_and_attributes() {
         wanted: vec![sized(1, "there", 8), sized(2, "n", 1)],
     };
 
-    let after = edited(&before, &request).unwrap();
+    let after = edit_table(&before, &request).unwrap();
 
     assert_eq!(after.entries[0], before.entries[0]);
     assert!(
         after
-            .script()
+            .sfdisk_script()
             .contains("uuid=00000000-0000-0000-0000-000000000001, name=\"there\", attrs=\"GUID:63\"")
     );
 }

@@ -12,7 +12,7 @@ use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
 use document::yaml::{Node, Value};
 
 /// How often scripts and `runcmd` run.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Frequency {
     /// At each boot.
     Always,
@@ -51,7 +51,7 @@ fn of_modules(fields: &mut MappingFields<'_>, found: &mut Diagnostics) -> Freque
         Some(Value::Sequence(items)) => items.as_slice(),
         _ => &[],
     };
-    let modules = items.iter().filter_map(module);
+    let modules = items.iter().filter_map(read_module);
     // Of two entries the last one counts, as when cloud-init runs a module twice.
     let mut scripts = modules.filter(|module| module.name == "scripts_user" && module.frequency.is_some());
     let Some(at) = fields.key_at("cloud_final_modules") else { return Frequency::default() };
@@ -64,7 +64,7 @@ fn of_modules(fields: &mut MappingFields<'_>, found: &mut Diagnostics) -> Freque
 }
 
 /// As cloud-init reads an entry: `name`, `[name, frequency, …]` or `{name: …, frequency: …}`.
-fn module(item: &Node) -> Option<Module> {
+fn read_module(item: &Node) -> Option<Module> {
     let text = |node: &Node| Some(text_of(node)?.value.trim().to_owned());
     let (name, frequency) = match &item.value {
         Value::Sequence(words) => (text(words.first()?)?, words.get(1).and_then(text)),

@@ -43,13 +43,13 @@ const POSITIONAL: [&str; 5] =
 pub fn add_up(earlier: Node, later: Node, found: &mut Diagnostics) -> Node {
     match (earlier.value, later.value) {
         (Value::Mapping(old), Value::Mapping(new)) => {
-            Node { at: earlier.at, value: Value::Mapping(mappings(old, new, "", found)) }
+            Node { at: earlier.at, value: Value::Mapping(merge_mappings(old, new, "", found)) }
         }
         (_, value) => Node { at: later.at, value },
     }
 }
 
-fn mappings(
+fn merge_mappings(
     old: Vec<MappingEntry>,
     new: Vec<MappingEntry>,
     path: &str,
@@ -67,13 +67,13 @@ fn mappings(
         let known = &mut merged[*place];
         let value = std::mem::replace(&mut known.value, Node { at: known.key_at, value: Value::Unreadable });
         let known_at = known.key_at;
-        known.value = values(value, known_at, entry.value, &path, found);
+        known.value = merge_values(value, known_at, entry.value, &path, found);
     }
     merged
 }
 
 /// Two values of one key.
-fn values(old: Node, old_at: SourceMark, new: Node, path: &str, found: &mut Diagnostics) -> Node {
+fn merge_values(old: Node, old_at: SourceMark, new: Node, path: &str, found: &mut Diagnostics) -> Node {
     // A part that gives a key nothing takes nothing away from others.
     if new.is_null() || new.value == Value::Unreadable {
         return old;
@@ -87,7 +87,7 @@ fn values(old: Node, old_at: SourceMark, new: Node, path: &str, found: &mut Diag
         (Value::Mapping(old_entries), Value::Mapping(new_entries))
             if path != "users" && path != "groups" && !is_someone_else(path, &old_entries, &new_entries) =>
         {
-            Node { at: old.at, value: Value::Mapping(mappings(old_entries, new_entries, path, found)) }
+            Node { at: old.at, value: Value::Mapping(merge_mappings(old_entries, new_entries, path, found)) }
         }
         (Value::Sequence(mut items), Value::Sequence(more)) if !POSITIONAL.contains(&last) => {
             items.extend(more);
@@ -125,7 +125,7 @@ fn as_items(node: Node, path: &str) -> Option<Vec<Node>> {
     match node.value {
         Value::Sequence(items) => Some(items),
         // `users: ana,bo` and a list of users are one list in the end.
-        Value::Scalar(scalar) if named => Some(names(&scalar.text, node.at)),
+        Value::Scalar(scalar) if named => Some(split_names(&scalar.text, node.at)),
         Value::Scalar(scalar) => Some(vec![Node { at: node.at, value: Value::Scalar(scalar) }]),
         Value::Mapping(entries) if path == "users" => Some(entries.into_iter().map(user_item).collect()),
         Value::Mapping(entries) if named => Some(
@@ -139,7 +139,7 @@ fn as_items(node: Node, path: &str) -> Option<Vec<Node>> {
 }
 
 /// A text with commas.
-fn names(text: &str, at: SourceMark) -> Vec<Node> {
+fn split_names(text: &str, at: SourceMark) -> Vec<Node> {
     let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
     names.map(|name| text_node(name, at)).collect()
 }

@@ -101,7 +101,7 @@ fn whatever_a_merger_drops_is_told() {
 
 #[test]
 fn the_users_word_stands_above_the_vendors() {
-    let both = below(tree("{a: 1, b: {c: 1}}"), tree("{a: 2, b: {c: 2, d: 2}, e: 2}"));
+    let both = merge_vendor(tree("{a: 1, b: {c: 1}}"), tree("{a: 2, b: {c: 2, d: 2}, e: 2}"));
 
     assert_eq!(flat(&both), "{a:1,b:{c:1,d:2},e:2}");
 }

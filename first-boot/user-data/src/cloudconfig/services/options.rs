@@ -8,7 +8,7 @@
 //! `Documentation/deployment-and-configuration.md`, flannel's and locksmith's README.
 
 /// What a value must look like.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OptionType {
     /// true or false.
     Flag,
@@ -27,7 +27,7 @@ pub enum OptionType {
 }
 
 /// What becomes of a value.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OptionRule {
     /// etcd 2's `ca-file`: a trusted authority, and client certificates asked for.
     Authority {
@@ -47,7 +47,7 @@ pub enum OptionRule {
 }
 
 /// One option.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ServiceOption {
     /// Its name, with underscores.
     pub name: &'static str,

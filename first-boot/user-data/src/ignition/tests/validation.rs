@@ -452,3 +452,29 @@ fn a_format_of_nothing_counts_from_its_version_on() {
     refuses(&with("3.2.0"), "3.3.0");
     accepts(&with("3.3.0"));
 }
+
+#[test]
+fn what_is_enabled_without_an_install_section_gets_a_warning() {
+    let unit = |name: &str, rest: &str| format!(r#"{{"name": "{name}", {rest}}}"#);
+    let plain = r#""contents": "[Service]\nExecStart=/bin/true""#;
+    let section = r#"[{"name": "w.conf", "contents": "[Install]\nWantedBy=multi-user.target"}]"#;
+    let enabled = r#""enabled": true"#;
+    for (units, warned) in [
+        (unit("a.service", &format!("{plain}, {enabled}")), true),
+        (unit("a.service", &format!("{plain}, {enabled}, \"dropins\": {section}")), false),
+        (unit("a.service", plain), false),
+        (unit("a.service", enabled), false),
+        ([unit("a@.service", plain), unit("a@b.service", enabled)].join(","), true),
+        ([unit("a@.service", plain), unit("a@b.service", r#""enabled": false"#)].join(","), false),
+        ([unit("a@.service", plain), unit("b@b.service", enabled)].join(","), false),
+        (
+            [unit("a@.service", &format!("{plain}, \"dropins\": {section}")), unit("a@b.service", enabled)]
+                .join(","),
+            false,
+        ),
+    ] {
+        let found = planned(&document(&format!(r#""systemd": {{"units": [{units}]}}"#))).1;
+
+        assert_eq!(found.iter().any(|one| one.contains("[Install]")), warned, "{units}: {found:?}");
+    }
+}

@@ -16,21 +16,21 @@ pub(super) struct Line {
 
 impl Line {
     /// The words behind the first one.
-    pub(super) fn words(&self) -> impl Iterator<Item = &str> {
+    pub(super) fn more_words(&self) -> impl Iterator<Item = &str> {
         self.rest.split_whitespace()
     }
 
     /// The name with underscores; ifupdown's packages have both spellings.
-    pub(super) fn spelled(&self) -> String {
+    pub(super) fn option_name(&self) -> String {
         self.name.replace('-', "_")
     }
 
     /// What is behind the first word, with its place.
-    pub(super) fn value(&self) -> Located<String> {
+    pub(super) fn option_value(&self) -> Located<String> {
         Located { value: self.rest.clone(), at: self.at }
     }
 
-    fn of(text: &str, at: SourceMark) -> Option<Self> {
+    fn parse_line(text: &str, at: SourceMark) -> Option<Self> {
         let text = text.trim();
         if text.is_empty() || text.starts_with('#') {
             return None;
@@ -54,9 +54,9 @@ pub(super) fn logical_lines(text: &str, part: u16) -> Vec<Line> {
         if line.ends_with('\\') {
             begun = Some((joined, at));
         } else {
-            lines.extend(Line::of(&joined, at));
+            lines.extend(Line::parse_line(&joined, at));
         }
     }
-    lines.extend(begun.and_then(|(joined, at)| Line::of(&joined, at)));
+    lines.extend(begun.and_then(|(joined, at)| Line::parse_line(&joined, at)));
     lines
 }

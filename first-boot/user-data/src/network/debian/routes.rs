@@ -43,7 +43,7 @@ pub(super) fn of_command(command: &str, at: SourceMark) -> Option<InterfaceRoute
 /// What has the name of a family behind it.
 const FAMILY_OPTIONS: [&str; 3] = ["-A", "-f", "-family"];
 
-#[derive(Clone, Copy, Eq, PartialEq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Dialect {
     IpRoute,
     NetTools,
@@ -61,10 +61,14 @@ fn read_words(words: Vec<&str>, dialect: Dialect, at: SourceMark) -> Option<Inte
             // The interface is the one of the stanza; a variable stands for it as well.
             "dev" => drop(words.next()?),
             "metric" => {
-                options.push(("Metric", setting::find_setting("Route", "Metric")?.value(words.next()?)?));
+                options.push((
+                    "Metric",
+                    setting::find_setting("Route", "Metric")?.accepted_value(words.next()?)?,
+                ));
             }
             "table" => {
-                options.push(("Table", setting::find_setting("Route", "Table")?.value(words.next()?)?));
+                options
+                    .push(("Table", setting::find_setting("Route", "Table")?.accepted_value(words.next()?)?));
             }
             "default" => to = Some("default"),
             word if to.is_none() => to = Some(word),

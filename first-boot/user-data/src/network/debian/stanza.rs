@@ -41,14 +41,15 @@ impl Stanza {
     ) {
         let wanted = match name {
             "dns_nameserver" | "dns_nameservers" => {
-                let parsed: Option<Vec<_>> = line.words().take(MOST_SERVERS).map(value::parse_ip).collect();
+                let parsed: Option<Vec<_>> =
+                    line.more_words().take(MOST_SERVERS).map(value::parse_ip).collect();
                 let wanted = parsed.is_none().then_some("addresses");
                 extend_new(&mut self.interface.dns, parsed.unwrap_or_default());
                 wanted
             }
             "dns_search" | "dns_domain" => {
                 let parsed: Option<Vec<_>> =
-                    line.words().take(MOST_SERVERS).map(value::parse_domain).collect();
+                    line.more_words().take(MOST_SERVERS).map(value::parse_domain).collect();
                 let wanted = parsed.is_none().then_some("domains");
                 extend_new(&mut self.interface.search, parsed.unwrap_or_default());
                 wanted
@@ -59,7 +60,7 @@ impl Stanza {
             }
             "hwaddress" => {
                 // Before the address the word `ether` may stand.
-                self.mac = line.words().last().and_then(value::parse_mac);
+                self.mac = line.more_words().last().and_then(value::parse_mac);
                 self.mac.is_none().then_some("a hardware address")
             }
             "accept_ra" => {
@@ -78,7 +79,9 @@ impl Stanza {
                 let master = value::interface_name(&line.rest);
                 let wanted = master.is_none().then_some("the name of an interface");
                 if let Some(master) = master {
-                    wiring.masters.insert(self.interface.id.clone(), (VirtualKind::Bond.section(), master));
+                    wiring
+                        .masters
+                        .insert(self.interface.id.clone(), (VirtualKind::Bond.unit_section(), master));
                 }
                 wanted
             }
@@ -86,7 +89,8 @@ impl Stanza {
                 let kind = if name == "bridge_ports" { VirtualKind::Bridge } else { VirtualKind::Bond };
                 self.kind = Some(kind);
                 // `bond-slaves none` is how a bond is written whose members name it by `bond-master`.
-                let members = line.words().filter(|word| *word != "none").filter_map(value::interface_name);
+                let members =
+                    line.more_words().filter(|word| *word != "none").filter_map(value::interface_name);
                 self.members.extend(members.map(|member| (kind, member)));
                 None
             }
@@ -96,7 +100,7 @@ impl Stanza {
             _ if name.starts_with("bond_") || name.starts_with("bridge_") => {
                 let kind = if name.starts_with("bond_") { VirtualKind::Bond } else { VirtualKind::Bridge };
                 self.kind = self.kind.or(Some(kind));
-                let words = value::words(&line.rest).map(str::to_owned).collect();
+                let words = value::split_words(&line.rest).map(str::to_owned).collect();
                 self.parameters.push((Located { value: name.to_owned(), at: line.at }, words));
                 None
             }
@@ -121,7 +125,7 @@ impl Stanza {
     }
 
     /// The interface, of the kind that its name and its options say; `None` for the loop-back interface.
-    pub(super) fn finish(
+    pub(super) fn finish_interface(
         mut self,
         wiring: &mut InterfaceWiring,
         found: &mut Diagnostics,
@@ -134,13 +138,13 @@ impl Stanza {
         let is_member = wiring.masters.contains_key(&name);
         if let Some(kind) = self.kind.filter(|_| !is_member) {
             for (kind, member) in &self.members {
-                wiring.masters.insert(member.clone(), (kind.section(), name.clone()));
+                wiring.masters.insert(member.clone(), (kind.unit_section(), name.clone()));
             }
-            let mut parameters = Parameters::of(kind);
+            let mut parameters = Parameters::of_kind(kind);
             for (name, words) in &self.parameters {
                 parameters.add(name, words, name.at, wiring, found);
             }
-            let (options, mac) = parameters.finish();
+            let (options, mac) = parameters.sorted_options();
             self.interface.new_mac = self.mac.or(mac);
             self.interface.device = DeviceKind::Made { kind, name, options };
             return Some(self.interface);

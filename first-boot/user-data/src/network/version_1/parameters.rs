@@ -60,7 +60,7 @@ pub(in crate::network) struct Parameters {
 }
 
 impl Parameters {
-    pub(in crate::network) fn of(kind: VirtualKind) -> Self {
+    pub(in crate::network) fn of_kind(kind: VirtualKind) -> Self {
         Self { kind, options: Options::new(), mac: None }
     }
 
@@ -80,11 +80,11 @@ impl Parameters {
         };
         let short = written.strip_prefix(prefix).unwrap_or(&written);
         let known = options.iter().find(|(known, _)| *known == short);
-        let known = known.and_then(|(_, setting)| setting::find_setting(self.kind.section(), setting));
+        let known = known.and_then(|(_, setting)| setting::find_setting(self.kind.unit_section(), setting));
         let understood = match known {
             Some(setting) => {
-                let value = setting.value(&words.join(" "));
-                let understood = Understood::if_some(value.as_ref(), &setting.wanted());
+                let value = setting.accepted_value(&words.join(" "));
+                let understood = Understood::if_some(value.as_ref(), &setting.wanted_words());
                 self.options.extend(value.map(|value| (setting.name, value)));
                 understood
             }
@@ -96,7 +96,7 @@ impl Parameters {
                 let message = format!("`{}` must be {wanted}", name.value);
                 found.push(Diagnostic::error(DiagnosticCode::BadValue, at, message));
             }
-            Understood::Unknown => found.push(unknown(name)),
+            Understood::Unknown => found.push(unknown_parameter(name)),
         }
     }
 
@@ -108,7 +108,7 @@ impl Parameters {
                 let setting = if short == "primary" { "PrimarySlave" } else { "ActiveSlave" };
                 let member = words.first().and_then(|name| value::interface_name(name));
                 if let Some(member) = &member {
-                    wiring.port(member).network.push((setting, "yes".to_owned()));
+                    wiring.member_port(member).network.push((setting, "yes".to_owned()));
                 }
                 Understood::if_some(member.as_ref(), "the name of an interface")
             }
@@ -127,7 +127,7 @@ impl Parameters {
     }
 
     /// The options in one order, whatever order they were written in.
-    pub(in crate::network) fn finish(mut self) -> (Options, Option<String>) {
+    pub(in crate::network) fn sorted_options(mut self) -> (Options, Option<String>) {
         self.options.sort_by_key(|(setting, _)| *setting);
         // Of two spellings of one parameter the first is used.
         self.options.dedup_by_key(|(setting, _)| *setting);
@@ -149,7 +149,7 @@ impl Understood {
     }
 }
 
-fn unknown(name: &Located<String>) -> Diagnostic {
+fn unknown_parameter(name: &Located<String>) -> Diagnostic {
     let message = format!("`{}` is not set here", name.value);
     Diagnostic::warning(DiagnosticCode::UnknownKey, name.at, message)
         .with_help("write a `.netdev` unit in `coreos.units`")
@@ -160,8 +160,8 @@ fn add_ports(setting: &str, words: &[String], wiring: &mut InterfaceWiring) -> b
     let Some(setting) = setting::find_setting("Bridge port", setting) else { return false };
     let mut understood = !words.is_empty() && words.len().is_multiple_of(2);
     for pair in words.chunks_exact(2) {
-        match setting.value(&pair[1]) {
-            Some(value) => wiring.port(&pair[0]).bridge.push((setting.name, value)),
+        match setting.accepted_value(&pair[1]) {
+            Some(value) => wiring.member_port(&pair[0]).bridge.push((setting.name, value)),
             None => understood = false,
         }
     }
@@ -170,7 +170,7 @@ fn add_ports(setting: &str, words: &[String], wiring: &mut InterfaceWiring) -> b
 
 /// The words of a text, of the texts of a list, or of a mapping's keys and values.
 pub(in crate::network) fn words_of(value: &Node) -> Vec<String> {
-    let words = |text: &str| value::words(text).map(str::to_owned).collect::<Vec<_>>();
+    let words = |text: &str| value::split_words(text).map(str::to_owned).collect::<Vec<_>>();
     match &value.value {
         Value::Mapping(entries) => entries
             .iter()

@@ -8,7 +8,7 @@
 use crate::cloudconfig::fields::{FieldKey, MappingFields, supported_key};
 use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
 
-use crate::network::field::{self, checked};
+use crate::network::field::{self, checked_text};
 use crate::network::interface::{InterfaceRoute, NetworkInterface, Options};
 use crate::network::value;
 
@@ -83,7 +83,8 @@ fn add_subnet(interface: &mut NetworkInterface, fields: &mut MappingFields<'_>, 
         }
         "dhcp6" | "ipv6_dhcpv6-stateful" => interface.dhcp6 = true,
         "ipv6_dhcpv6-stateless" | "ipv6_slaac" => interface.accept_ra = Some(true),
-        "loopback" | "manual" => {}
+        // cloud-init uses an address whatever the type; containers give lo one of theirs in this way.
+        "loopback" | "manual" if fields.field_node("address").is_none() => {}
         _ => add_static(interface, fields, found),
     }
     let (dns, search) = field::read_servers(fields, "dns_nameservers", "dns_search", found);
@@ -106,7 +107,7 @@ fn add_metric(fields: &mut MappingFields<'_>, options: &mut Options, found: &mut
 }
 
 fn add_static(interface: &mut NetworkInterface, fields: &mut MappingFields<'_>, found: &mut Diagnostics) {
-    let mask = mask(fields, found);
+    let mask = read_netmask(fields, found);
     let name = if fields.field_node("address").is_some() { "address" } else { "ip_address" };
     if fields.field_node(name).is_none() {
         let message = "this has neither a `type` nor an `address`, or it is static without an `address`";
@@ -131,7 +132,7 @@ fn add_static(interface: &mut NetworkInterface, fields: &mut MappingFields<'_>, 
 }
 
 /// The size of a network, as a mask or a number.
-fn mask(fields: &mut MappingFields<'_>, found: &mut Diagnostics) -> Option<String> {
+fn read_netmask(fields: &mut MappingFields<'_>, found: &mut Diagnostics) -> Option<String> {
     let prefix = fields.read_text("prefix", found);
     fields.read_text("netmask", found).or(prefix).map(|mask| mask.value)
 }
@@ -139,15 +140,20 @@ fn mask(fields: &mut MappingFields<'_>, found: &mut Diagnostics) -> Option<Strin
 pub(super) fn read_route(fields: &mut MappingFields<'_>, found: &mut Diagnostics) -> Option<InterfaceRoute> {
     let name = if fields.field_node("network").is_some() { "network" } else { "destination" };
     let via = field::read_gateway(fields, "gateway", found);
-    let mask = mask(fields, found);
+    let mask = read_netmask(fields, found);
     let mut options = Options::new();
     field::set_option(fields, "metric", ("Route", "Metric"), &mut options, found);
     // In a list of items it says that this is a route; in a subnet, what kind of route.
     if fields.read_text("type", found).is_some_and(|kind| kind.value != "route") {
         field::set_option(fields, "type", ("Route", "Type"), &mut options, found);
     }
-    let to =
-        checked(fields, name, "a network", |to| value::parse_destination(to, mask.as_deref(), via), found);
+    let to = checked_text(
+        fields,
+        name,
+        "a network",
+        |to| value::parse_destination(to, mask.as_deref(), via),
+        found,
+    );
     if fields.has_broken_field() {
         return None;
     }

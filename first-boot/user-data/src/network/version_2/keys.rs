@@ -234,7 +234,7 @@ pub(super) const BRIDGE_KEYS: &[FieldKey] = &[
     supported_key("stp"),
 ];
 
-pub(in crate::network) fn tables() -> Vec<(&'static str, &'static [FieldKey])> {
+pub(in crate::network) fn key_tables() -> Vec<(&'static str, &'static [FieldKey])> {
     vec![
         ("v2", ROOT_KEYS),
         ("v2.*.*", INTERFACE_KEYS),

@@ -9,7 +9,7 @@ use crate::cloudconfig::fields::MappingFields;
 use document::diagnostic::{Diagnostic, DiagnosticCode, Diagnostics};
 
 use super::keys::{ROUTE_KEYS, ROUTE_OPTIONS, RULE_KEYS, RULE_OPTIONS};
-use crate::network::field::{self, checked};
+use crate::network::field::{self, checked_text};
 use crate::network::interface::{InterfaceRoute, NetworkInterface, Options};
 use crate::network::value;
 
@@ -54,7 +54,7 @@ fn read_route(fields: &mut MappingFields<'_>, found: &mut Diagnostics) -> Option
         field::set_option(fields, name, ("Route", setting), &mut options, found);
     }
     let wanted = "a network or `default`";
-    let to = checked(fields, "to", wanted, |to| value::parse_destination(to, None, via), found);
+    let to = checked_text(fields, "to", wanted, |to| value::parse_destination(to, None, via), found);
     if fields.has_broken_field() {
         return None;
     }
@@ -89,7 +89,7 @@ fn read_rule(fields: &mut MappingFields<'_>, found: &mut Diagnostics) -> Option<
     let mut rule = Options::new();
     for (name, setting) in [("from", "From"), ("to", "To")] {
         let check = |text: &str| value::parse_destination(text, None, None);
-        if let Some(net) = checked(fields, name, "a network", check, found) {
+        if let Some(net) = checked_text(fields, name, "a network", check, found) {
             rule.push((setting, net.to_string()));
         }
     }
