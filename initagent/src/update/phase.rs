@@ -65,7 +65,7 @@ pub(crate) struct Baseline {
 /// How a new slot comes to run.
 // An agent that knows no soft trials ignores it: on the old slot it sees a release whose boots were lost, and that is
 // what became of the trial.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum TrialKind {
     /// By the boot loader, after a soft trial has passed: the slot runs already.
@@ -87,7 +87,7 @@ pub(crate) enum BootEnd {
 }
 
 /// How a release is to be tried, noted when its slot is whole.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct TrialPlan {
     /// What is well now.
     pub(crate) baseline: Baseline,

@@ -52,7 +52,7 @@ impl Drop for Bus {
 }
 
 /// An update whose status a test sets, and that notes what it is told to do.
-#[derive(Default, Clone)]
+#[derive(Clone, Default)]
 struct Script {
     done: Rc<RefCell<u64>>,
     calls: Rc<RefCell<Vec<&'static str>>>,
