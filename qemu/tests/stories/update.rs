@@ -162,7 +162,7 @@ pub(crate) fn device(running: &RunningMachine, release: &Path) -> String {
 
 /// The root of a machine under another version and salt: another root hash, so another release.
 pub(crate) fn make_release(scene: &Scene, disk: &Path, version: Version, seed: u8) -> PathBuf {
-    let map = DiskMap::of(DiskEditor::open(disk).unwrap());
+    let map = DiskMap::of(DiskEditor::open_disk(disk).unwrap());
     let (envelope, _) = map.envelope(Slot::A);
     let payload_at = envelope.windows(2).position(|two| two == b"\n\n").unwrap() + 2;
     let mut manifest = Manifest::from_bytes(&envelope[payload_at..]).unwrap();
