@@ -42,7 +42,7 @@ const RUNNING: &str = "grep -o '\"slot\": \"[AB]\"' /run/catamaran/boot.json";
 pub(crate) fn ends_on_the_slot_it_earned(scene: &Scene) {
     let release = make_release(scene, &scene.settling().disk, Version::new(90, 1, 0), 1);
     let machine = scene.settled("soft-trial").beside(&release, Bus::Virtio).watchdog();
-    let mut running = machine.build().unwrap().start().unwrap();
+    let mut running = machine.build().unwrap().start_machine().unwrap();
     wait_until_back(&mut running);
     run(&running, SETTINGS);
     let release = device(&running, &release);
@@ -54,8 +54,8 @@ pub(crate) fn ends_on_the_slot_it_earned(scene: &Scene) {
     println!("    interrupted for {soft:.1?} by a soft trial, {restart:.1?} by a restart");
 
     let (machine, map) = switch_off(running);
-    assert_eq!(map.slot_table().state(Slot::A), SlotState::GOOD);
-    assert!(map.slot_table().state(Slot::B).good && map.slot_table().priority == Slot::B);
+    assert_eq!(map.slot_table().slot_state(Slot::A), SlotState::GOOD);
+    assert!(map.slot_table().slot_state(Slot::B).good && map.slot_table().priority == Slot::B);
     discard(&machine);
 }
 
@@ -99,7 +99,7 @@ fn comes_back_from_a_reset(running: &mut RunningMachine, device: &str) {
     assert!(said.contains("phase:     trial") && said.contains("running:   90.1.0 in slot B"), "{said}");
     assert!(said.lines().any(|line| line.starts_with("B ") && line.contains("empty")), "{said}");
 
-    running.reset().unwrap();
+    running.reset_machine().unwrap();
     running.wait_for_words("starting slot A", PATIENCE).unwrap_or_else(|error| panic!("{error}"));
     wait_until_back(running);
 
@@ -174,14 +174,14 @@ fn soft_reboot(running: &mut RunningMachine, from: Slot) -> Duration {
     let wanted = format!("\"slot\": \"{}\"", !from);
     let until = began + PATIENCE;
     loop {
-        let said = running.ssh().run_checked(RUNNING, Duration::from_secs(20));
+        let said = running.ssh_access().run_checked(RUNNING, Duration::from_secs(20));
         if said.is_err() {
-            running.ssh().log_out();
+            running.ssh_access().log_out();
         }
         if said.is_ok_and(|said| said.trim() == wanted) {
             return began.elapsed();
         }
-        assert!(Instant::now() < until, "no soft-reboot: {}", running.console().tail(30));
+        assert!(Instant::now() < until, "no soft-reboot: {}", running.console().last_lines(30));
         thread::sleep(Duration::from_millis(100));
     }
 }
