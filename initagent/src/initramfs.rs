@@ -32,7 +32,7 @@ mod command_line;
 /// What people at the machine read.
 mod console;
 /// dm-verity by way of the device-mapper.
-mod device_mapper;
+pub(crate) mod device_mapper;
 /// The disk that the machine runs from.
 mod disk;
 /// Decides which disk that is.
@@ -53,6 +53,8 @@ mod kernel_modules;
 mod machine_id;
 /// Mounts, with errors that say which.
 mod mounts;
+/// The root that a soft-reboot switches to.
+pub(crate) mod next_root;
 /// Brings folders of the image onto STATE.
 mod populate;
 /// The file system that is kept.
@@ -135,9 +137,9 @@ fn start_machine() -> Result<Infallible, StartFailure> {
     // Before anything of the slot is judged: whatever happens from here on, the next boot takes turns.
     update_table(&disk, parameters.slot);
     // Before dm-verity, so that what the kernel is told of the root comes from signed bytes only.
-    let manifest = verified_root::read(&disk, parameters.slot, &line)
+    let manifest = verified_root::read(&disk.root, Path::new(verified_root::KEYS), parameters.slot, &line)
         .map_err(|error| slot_failure(&disk, parameters.slot, error.is_about_slot(), &error))?;
-    let verity = device_mapper::open_root(&disk, parameters.slot, &manifest)
+    let verity = device_mapper::open_root(&disk.root, parameters.slot, &manifest)
         .map_err(|error| slot_failure(&disk, parameters.slot, error.is_about_slot(), &error))?;
     let new_root = Path::new(NEW_ROOT);
     mounts::mount_root(&verity, new_root)
@@ -296,6 +298,20 @@ fn boot_record(
     verity: PathBuf,
     state: PathBuf,
 ) -> BootRecord {
+    let devices = BootDevices {
+        disk: disk.device.clone(),
+        esp: disk.partition_path(PartitionRole::Esp),
+        abstate: disk.abstate.clone(),
+        root: disk.root.clone(),
+        other_root: disk.partition_path(PartitionRole::Root(!slot)),
+        state,
+        verity,
+    };
+    record_release(slot, manifest, devices)
+}
+
+/// What is noted of a release that runs from these devices.
+fn record_release(slot: Slot, manifest: &Verified<Manifest>, devices: BootDevices) -> BootRecord {
     BootRecord {
         slot,
         name: manifest.name.clone(),
@@ -306,14 +322,6 @@ fn boot_record(
         built: manifest.built,
         security_epoch: manifest.security_epoch,
         below: None,
-        devices: BootDevices {
-            disk: disk.device.clone(),
-            esp: disk.partition_path(PartitionRole::Esp),
-            abstate: disk.abstate.clone(),
-            root: disk.root.clone(),
-            other_root: disk.partition_path(PartitionRole::Root(!slot)),
-            state,
-            verity,
-        },
+        devices,
     }
 }

@@ -16,13 +16,15 @@ use nix::libc;
 // `struct dm_ioctl`, with its padding.
 pub(crate) const DM_HEADER_BYTES: usize = 312;
 
-/// The device-mapper calls that opening a device takes.
+/// The device-mapper calls that opening and closing a device take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum DmCommand {
     /// Makes a device without a table.
     Create,
     /// Gives it one.
     LoadTable,
+    /// Takes it away, if nothing uses it.
+    Remove,
     /// Puts the loaded table to work: "suspend" without its flag.
     Resume,
 }
@@ -30,8 +32,9 @@ pub(crate) enum DmCommand {
 impl DmCommand {
     const fn number(self) -> u8 {
         match self {
-            // `DM_DEV_CREATE_CMD`, `DM_DEV_SUSPEND_CMD` and `DM_TABLE_LOAD_CMD`.
+            // `DM_DEV_CREATE_CMD`, `DM_DEV_REMOVE_CMD`, `DM_DEV_SUSPEND_CMD` and `DM_TABLE_LOAD_CMD`.
             Self::Create => 3,
+            Self::Remove => 4,
             Self::Resume => 6,
             Self::LoadTable => 9,
         }

@@ -12,8 +12,12 @@ use crate::boot_record::{self, BootRecord};
 
 /// What speaks against a release.
 mod acceptance;
+/// What programs ask over D-Bus.
+mod bus;
 /// What a lost boot left behind.
 mod evidence;
+/// Whether a release in a file is believed.
+mod file_trust;
 /// Whether a machine is as well as it was.
 mod health;
 /// The slot that may be written.
@@ -27,6 +31,8 @@ mod kept_trust;
 /// The machine as an update sees it.
 mod local_lock;
 mod machine;
+/// Brings data into another form.
+mod migration;
 /// What people and programs are told.
 mod notices;
 /// Looks at the machine.
@@ -51,6 +57,8 @@ mod settings;
 mod slot_device;
 /// A slot somewhere else as a source.
 mod slot_image;
+/// A trial without a restart.
+mod soft;
 /// What an update is up to.
 mod status;
 /// Fetches files from mirrors.

@@ -338,7 +338,7 @@ For people:
   history          what was done on this machine, and why it failed
 
 For units of the image:
-  poll, resume, trial, expire, end-boot
+  poll, resume, trial, expire, end-boot, next-root, guard, migrate, serve-bus
 
 Options:
       --json   print status and history for programs
@@ -349,6 +349,7 @@ Exit codes: 0 done, 1 failed, 64 not understood.
 Examples:
   initagent update
   sudo initagent update install && sudo systemctl reboot
+  sudo initagent update install && sudo systemctl soft-reboot   # where `status` says so
   sudo initagent update install /media/stick
   sudo initagent update rollback && sudo systemctl reboot
 ";

@@ -52,8 +52,11 @@ fn parse_order(words: &[std::ffi::OsString]) -> Result<UpdateOrder, UsageError> 
         Some("check") => (UpdateOrder::Check, 0),
         Some("end-boot") => (UpdateOrder::EndBoot, 0),
         Some("expire") => (UpdateOrder::Expire, 0),
+        Some("guard") => (UpdateOrder::Guard, 0),
         Some("history") => (UpdateOrder::History, 0),
         Some("install") => (UpdateOrder::Install(argument.map(|word| parse_source(word))), 1),
+        Some("migrate") => (UpdateOrder::Migrate, 0),
+        Some("next-root") => (UpdateOrder::NextRoot, 0),
         Some("pin") => {
             let version = text("a VERSION after 'pin'")?;
             (
@@ -66,6 +69,7 @@ fn parse_order(words: &[std::ffi::OsString]) -> Result<UpdateOrder, UsageError> 
         Some("poll") => (UpdateOrder::Poll, 0),
         Some("resume") => (UpdateOrder::Resume, 0),
         Some("rollback") => (UpdateOrder::Rollback, 0),
+        Some("serve-bus") => (UpdateOrder::ServeBus, 0),
         Some("status") => (UpdateOrder::Status, 0),
         Some("trial") => (UpdateOrder::Trial, 0),
         Some("unpin") => (UpdateOrder::Unpin, 0),
@@ -92,7 +96,19 @@ mod tests {
     #[test]
     fn every_order_is_understood() {
         assert_eq!(typed(""), Ok(UpdateOrder::Status));
-        for word in ["cancel", "check", "history", "rollback", "status", "unpin", "poll", "resume", "trial"] {
+        for word in [
+            "cancel",
+            "check",
+            "history",
+            "rollback",
+            "status",
+            "unpin",
+            "poll",
+            "resume",
+            "trial",
+            "guard",
+            "next-root",
+        ] {
             assert!(typed(word).is_ok(), "{word}");
             assert!(typed(&format!("{word} more")).unwrap_err().contains("\"more\""), "{word}");
         }

@@ -36,7 +36,7 @@ pub(super) enum KnownDisk {
 
 /// Why the command line does not say what to start.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum ParseParametersError {
+pub(crate) enum ParseParametersError {
     #[error("{PREFIX}disk={given:?} is not written:TAG, read:TAG or unknown")]
     Disk { given: String },
     #[error("{PREFIX}{name}= is missing on the kernel command line")]

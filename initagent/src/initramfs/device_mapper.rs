@@ -16,7 +16,6 @@ use image_format::signed::Verified;
 use image_format::slot::Slot;
 use image_format::verity::BLOCK_BYTES;
 
-use super::disk::BootDisk;
 use crate::ioctl::{DM_HEADER_BYTES, DmCommand, device_mapper};
 
 const CONTROL: &str = "/dev/mapper/control";
@@ -28,7 +27,7 @@ const READ_ONLY: u32 = 1;
 
 /// Why the device could not be opened.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum OpenVerityError {
+pub(crate) enum OpenVerityError {
     #[error("cannot open {CONTROL}; is the module dm_mod there?")]
     Control { source: io::Error },
     #[error("cannot make a device for the root")]
@@ -48,14 +47,13 @@ impl OpenVerityError {
 
 /// Opens the verified root of a slot, and says where its node is.
 pub(super) fn open_root(
-    disk: &BootDisk,
+    device: &Path,
     slot: Slot,
     manifest: &Verified<Manifest>,
 ) -> Result<PathBuf, OpenVerityError> {
-    let control = OpenOptions::new().read(true).write(true).open(CONTROL);
-    let control = control.map_err(|source| OpenVerityError::Control { source })?;
-    let name = format!("catamaran-root-{}", slot.to_string().to_lowercase());
-    let table = verity_table(&disk.root, &manifest.root);
+    let control = open_control().map_err(|source| OpenVerityError::Control { source })?;
+    let name = device_name(slot);
+    let table = verity_table(device, &manifest.root);
     let sectors = manifest.root.data_blocks() * SECTORS_PER_BLOCK;
     let call = |command, target| call(&control, command, &name, target);
     call(DmCommand::Create, None).map_err(|source| OpenVerityError::Create { source })?;
@@ -63,6 +61,24 @@ pub(super) fn open_root(
     call(DmCommand::LoadTable, Some(target)).map_err(|source| OpenVerityError::Load { source })?;
     let answer = call(DmCommand::Resume, None).map_err(|source| OpenVerityError::Resume { source })?;
     Ok(PathBuf::from(format!("/dev/dm-{}", minor_number(&answer))))
+}
+
+/// Takes the device of a slot's root away, which a soft-reboot has left behind. The kernel refuses while anything uses
+/// it; that there is none is as good.
+pub(crate) fn close_root(slot: Slot) -> io::Result<()> {
+    let closed = call(&open_control()?, DmCommand::Remove, &device_name(slot), None);
+    match closed {
+        Err(error) if error.raw_os_error() != Some(nix::libc::ENXIO) => Err(error),
+        _ => Ok(()),
+    }
+}
+
+fn open_control() -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).open(CONTROL)
+}
+
+fn device_name(slot: Slot) -> String {
+    format!("catamaran-root-{}", slot.to_string().to_lowercase())
 }
 
 fn call(

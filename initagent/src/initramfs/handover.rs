@@ -32,7 +32,7 @@ const BANNERS: [&str; 2] = ["/run/issue.d/50-catamaran.issue", "/run/motd.d/50-c
 
 /// Why the machine is still in the initramfs.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum HandoverError {
+pub(crate) enum HandoverError {
     #[error("cannot enter {root}")]
     Enter { root: PathBuf, source: io::Error },
     #[error("cannot start {SYSTEMD}")]
@@ -55,6 +55,10 @@ pub(super) fn leave_records(record: &BootRecord, state: &StateRecord) -> Result<
     }
     let banner = development_banner(record) + &state.greeting().unwrap_or_default();
     if banner.is_empty() {
+        // A soft-reboot keeps /run, with what was true of the root before.
+        for path in BANNERS {
+            let _ = fs::remove_file(path);
+        }
         return Ok(());
     }
     BANNERS.iter().try_for_each(|path| write(Path::new(path), &banner))
@@ -78,7 +82,8 @@ fn development_banner(record: &BootRecord) -> String {
     [development, old].into_iter().flatten().collect()
 }
 
-fn write(path: &Path, text: &str) -> Result<(), HandoverError> {
+/// Writes a file of /run, and its folder.
+pub(super) fn write(path: &Path, text: &str) -> Result<(), HandoverError> {
     let folder = path.parent().map_or(Ok(()), fs::create_dir_all);
     let written = folder.and_then(|()| fs::write(path, text));
     written.map_err(|source| HandoverError::Leave { path: path.to_owned(), source })

@@ -18,7 +18,7 @@ const NAME: &str = "machine-id";
 
 /// Why the machine has no name.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum KeepMachineIdError {
+pub(crate) enum KeepMachineIdError {
     #[error("cannot get random bytes for the machine id: {reason}")]
     Random { reason: String },
     #[error("cannot write {path}")]

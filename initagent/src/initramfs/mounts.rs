@@ -12,7 +12,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
 /// Why something could not be mounted.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum MountError {
+pub(crate) enum MountError {
     #[error("cannot make the folder {folder}")]
     Folder { folder: PathBuf, source: io::Error },
     #[error("cannot mount {what} at {at}")]

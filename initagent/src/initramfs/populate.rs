@@ -15,7 +15,7 @@ const WORKSHOP: &str = ".catamaran-unfinished";
 /// What could not be brought over.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot bring {path} from the image onto STATE")]
-pub(super) struct PopulateError {
+pub(crate) struct PopulateError {
     path: PathBuf,
     source: io::Error,
 }

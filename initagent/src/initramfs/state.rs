@@ -63,7 +63,7 @@ const PROGRAMS: [&str; 2] = ["opt", "var"];
 
 /// Why STATE cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum OpenStateError {
+pub(crate) enum OpenStateError {
     #[error("cannot make the folder {path} on STATE")]
     Folder { path: PathBuf, source: io::Error },
     #[error("{device} holds {content}")]
@@ -162,7 +162,13 @@ fn use_memory(device: PathBuf, because: &OpenStateError) -> Result<StateRecord, 
     Ok(StateRecord { device, condition: StateCondition::Volatile, reason: Some(reason) })
 }
 
-fn lay_folders(new_root: &Path) -> Result<(), OpenStateError> {
+/// Mounts it again for a machine that runs: at the end of a run systemd takes this mount away, while /var stays.
+pub(super) fn mount_again(node: &Path) -> Result<(), OpenStateError> {
+    Ok(mount_ext4(node)?)
+}
+
+/// Lays the folders of the mounted STATE under the new root.
+pub(super) fn lay_folders(new_root: &Path) -> Result<(), OpenStateError> {
     let state = Path::new(MOUNT_POINT);
     // Before the bind mounts hide what the image has at these places.
     populate_state(new_root, state, &FOLDERS)?;

@@ -20,11 +20,10 @@ use image_format::slot::Slot;
 use image_format::trailer::{self, TRAILER_BYTES, TrailerError};
 use image_format::verity::{VerifyBlockError, verify_block};
 
-use super::disk::BootDisk;
 use crate::block_device::{AccessMode, BlockDevice};
 
 /// The public keys that image-builder put into the initramfs, one a file, `*.pub`.
-const KEYS: &str = "/etc/catamaran/release-keys";
+pub(super) const KEYS: &str = "/etc/catamaran/release-keys";
 /// How many of them must have signed; one, if the file is missing.
 const THRESHOLD: &str = "threshold";
 
@@ -74,13 +73,14 @@ impl ReadRootError {
 /// Reads the manifest of a slot and checks it, the line that the kernel was given, and the block that a mount
 /// reads first.
 pub(super) fn read(
-    disk: &BootDisk,
+    device: &Path,
+    keys: &Path,
     slot: Slot,
     line: &GivenLine<'_>,
 ) -> Result<Verified<Manifest>, ReadRootError> {
-    let keyring = read_keyring(Path::new(KEYS))?;
-    let device = BlockDevice::open_device(&disk.root, AccessMode::Read)
-        .map_err(|source| ReadRootError::Read { path: disk.root.clone(), source })?;
+    let keyring = read_keyring(keys)?;
+    let device = BlockDevice::open_device(device, AccessMode::Read)
+        .map_err(|source| ReadRootError::Read { path: device.to_owned(), source })?;
     let machine = nix::sys::utsname::uname()
         .map_or_else(|_| String::new(), |name| name.machine().to_string_lossy().into_owned());
     let manifest = verify_manifest(&device, &keyring, &machine, line)?;

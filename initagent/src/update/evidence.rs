@@ -67,7 +67,7 @@ fn read_panics(folder: &Path) -> String {
 mod tests {
     use first_boot::RunError;
 
-    use super::super::phase::{Armed, Baseline};
+    use super::super::phase::{Armed, Baseline, TrialKind};
     use super::super::tests::target;
     use super::*;
 
@@ -92,7 +92,12 @@ mod tests {
         let panics = root.path().join("sys/fs/pstore");
         std::fs::create_dir_all(&panics).unwrap();
         std::fs::write(panics.join("dmesg-efi-1"), "Kernel panic - not syncing: VFS").unwrap();
-        let armed = Armed { target: target(b"new"), baseline: Baseline::default(), boot: "aa-11".into() };
+        let armed = Armed {
+            target: target(b"new"),
+            baseline: Baseline::default(),
+            boot: "aa-11".into(),
+            kind: TrialKind::Restart,
+        };
 
         let found = find_evidence(root.path(), &Journalctl, &Phase::Armed(armed.clone()));
 

@@ -16,6 +16,7 @@ use nix::sys::stat::{major, minor};
 
 use super::slot_device::{Purpose, SlotDevice};
 use crate::boot_record::BootRecord;
+use crate::initramfs::device_mapper;
 
 /// Where the kernel lists disks and partitions.
 const BLOCK_CLASS: &str = "/sys/class/block";
@@ -30,7 +31,9 @@ pub(crate) struct IdleSlot {
 /// Why no slot may be written.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum OpenIdleSlotError {
-    #[error("{path} is in use: a slot that runs or is mounted is never written")]
+    #[error(
+        "{path} is in use: a slot that runs, is mounted, or has a program running from it is never written"
+    )]
     Busy { path: PathBuf, source: io::Error },
     #[error("cannot tell what the kernel knows of {path}")]
     Kernel { path: PathBuf, source: io::Error },
@@ -56,6 +59,10 @@ impl IdleSlot {
         if metadata.file_type().is_block_device() {
             let number = metadata.st_rdev();
             check_place(Path::new(BLOCK_CLASS), record, (major(number), minor(number)))?;
+            // After a soft-reboot the device of the root before is still there, and keeps the partition busy. While
+            // a program that outlived the switch runs from it, it stays, and so does the slot.
+            device_mapper::close_root(!record.slot)
+                .map_err(|source| OpenIdleSlotError::Busy { path: path.clone(), source })?;
         }
         let device = SlotDevice::open_slot(path, Purpose::Replace).map_err(|source| {
             let path = path.clone();

@@ -211,7 +211,7 @@ fn bound_output(outcome: Outcome) -> Outcome {
 mod tests {
     use image_format::slot::Slot;
 
-    use super::super::phase::{Armed, Baseline, Fetching, Trial, TrialBoot, Written};
+    use super::super::phase::{Armed, Baseline, Fetching, Trial, TrialBoot, TrialKind, Written};
     use super::*;
 
     fn target(content: &[u8]) -> Target {
@@ -239,9 +239,18 @@ mod tests {
         for phase in [
             Phase::default(),
             Phase::Fetching(Fetching { target: target.clone(), attempts: 2, last_error: Some("cut".into()) }),
-            Phase::Written(Written { target: target.clone(), baseline: baseline.clone() }),
-            Phase::Armed(Armed { target: target.clone(), baseline: baseline.clone(), boot: "x".into() }),
-            Phase::Trial(Trial { target, baseline, boots, failure }),
+            Phase::Written(Written {
+                target: target.clone(),
+                baseline: baseline.clone(),
+                kind: TrialKind::Soft,
+            }),
+            Phase::Armed(Armed {
+                target: target.clone(),
+                baseline: baseline.clone(),
+                boot: "x".into(),
+                kind: TrialKind::AfterSoft,
+            }),
+            Phase::Trial(Trial { target, baseline, boots, failure, kind: TrialKind::Soft }),
         ] {
             let root = tempfile::tempdir().unwrap();
             let journal = failed_once(Cause::LostBoots).enter_phase(phase);
@@ -331,7 +340,8 @@ mod tests {
         while !journal.goes_round() {
             let fetching = Fetching { target: target(b"new"), attempts: 0, last_error: None };
             journal = journal.enter_phase(Phase::Fetching(fetching));
-            let written = Written { target: target(b"new"), baseline: Baseline::default() };
+            let written =
+                Written { target: target(b"new"), baseline: Baseline::default(), kind: TrialKind::Restart };
             journal = journal.enter_phase(Phase::Written(written));
         }
 

@@ -19,7 +19,7 @@ use super::install::{Progress, RootContent, Stage, TrustedRelease, WriteReleaseE
 use super::journal::{Journal, JournalError};
 use super::kept_trust::{KeepTrustError, read_trust, record_good_release};
 use super::phase::{
-    Action, Baseline, Cause, Failure, Fetching, ManifestDigest, Outcome, Phase, Steady, Target,
+    Action, Cause, Failure, Fetching, ManifestDigest, Outcome, Phase, Steady, Target, TrialPlan,
 };
 use super::resume::{BootFacts, resume_phase};
 use crate::block_device::AccessMode;
@@ -213,14 +213,14 @@ impl UpdateMachine {
     }
 
     /// Brings a release into the idle slot and lets the boot loader start it. The caller holds the lock and has
-    /// resumed; `baseline` is asked for only when the slot is whole.
+    /// resumed; `plan` is asked for only when the slot is whole.
     pub(crate) fn install_release(
         &self,
         journal: Journal,
         release: &TrustedRelease,
         source: &str,
         content: &mut dyn RootContent,
-        baseline: &dyn Fn() -> Baseline,
+        plan: &dyn Fn() -> TrialPlan,
     ) -> Result<Journal, UpdateStepError> {
         let target = self.update_target(release, source);
         let journal = self.begin_fetching(journal, target.clone())?;
@@ -232,7 +232,7 @@ impl UpdateMachine {
         };
         let Phase::Fetching(fetching) = journal.phase.clone() else { return Ok(journal) };
         let journal =
-            self.save_journal(journal.enter_phase(Phase::Written(fetching.complete_write(baseline()))))?;
+            self.save_journal(journal.enter_phase(Phase::Written(fetching.complete_write(plan()))))?;
         self.arm_slot(journal)
     }
 
@@ -240,7 +240,7 @@ impl UpdateMachine {
     pub(crate) fn arm_slot(&self, journal: Journal) -> Result<Journal, UpdateStepError> {
         let Phase::Written(written) = journal.phase.clone() else { return Ok(journal) };
         let (armed, action) = written.arm_slot(self.boot.clone());
-        self.change_table(action)?;
+        action.map_or(Ok(()), |action| self.change_table(action))?;
         let journal = self.save_journal(journal.enter_phase(Phase::Armed(armed)))?;
         self.require_reboot()?;
         Ok(journal)

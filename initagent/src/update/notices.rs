@@ -10,7 +10,7 @@ use std::path::Path;
 use first_boot::{ProgramCall, ProgramRunner};
 
 use super::journal::Journal;
-use super::phase::Phase;
+use super::phase::{Phase, TrialKind};
 
 /// Where getty and sshd look for words of greeting.
 const BANNERS: [&str; 2] = ["run/issue.d/60-catamaran-update.issue", "run/motd.d/60-catamaran-update"];
@@ -38,6 +38,8 @@ pub(crate) fn login_notice(journal: &Journal) -> String {
         )
     });
     let under_way = match &journal.phase {
+        // It runs and is well: nobody who logs in has to know or do anything.
+        Phase::Armed(armed) if armed.kind == TrialKind::AfterSoft => None,
         Phase::Armed(armed) => {
             let version = &armed.target.version;
             Some(format!("UPDATE READY: release {version} starts at the next restart.\n\n"))

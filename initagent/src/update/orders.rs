@@ -10,14 +10,17 @@ use image_format::release::rollout::{AskedBy, ReleaseChoice};
 use image_format::slot::SlotState;
 use image_format::version::Version;
 
+use super::bus::{self, ServeBusError, UpdateEngine};
 use super::journal::Journal;
 use super::machine::UpdateStepError;
 use super::payload_content::PayloadContent;
-use super::phase::{Action, Cause, Failure, Outcome, Phase, Steady, Target};
+use super::phase::{Action, Cause, Failure, Outcome, Phase, Steady, Target, TrialKind};
 use super::repository::Repository;
 use super::service::{UpdateError, UpdateService, describe_armed, unix_time};
-use super::status::{UpdateStatus, channel_name, history_text};
+use super::status::{EngineStatus, UpdateStatus, channel_name, history_text};
 use super::transport::Mirrors;
+use crate::initramfs::next_root;
+use error_text::error_chain;
 use first_boot::OutputFormat;
 
 /// What to do about updates.
@@ -44,10 +47,16 @@ pub(crate) enum UpdateOrder {
     EngineStatus,
     /// The time of a trial is up.
     Expire,
+    /// Restart the machine if a soft trial comes to no verdict.
+    Guard,
     /// Show what was done.
     History,
     /// Install what there is, or what is named.
     Install(Option<InstallSource>),
+    /// Bring data into the form of the release that runs.
+    Migrate,
+    /// Put together what a soft-reboot switches to.
+    NextRoot,
     /// Stay at a version, or go to it.
     Pin(Version),
     /// Do by oneself what is to be done now.
@@ -56,6 +65,8 @@ pub(crate) enum UpdateOrder {
     Resume,
     /// Go back to the other slot.
     Rollback,
+    /// Answer on the system's bus.
+    ServeBus,
     /// Show how it stands.
     Status,
     /// Judge the slot on trial.
@@ -75,6 +86,10 @@ pub(crate) enum InstallSource {
 
 /// Carries an order out.
 pub(crate) fn run_request(request: &UpdateRequest) -> Result<String, UpdateError> {
+    if request.order == UpdateOrder::Resume {
+        // Before anything reads the record of the boot: a soft-reboot made another one true.
+        next_root::adopt_next_root()?;
+    }
     let service = UpdateService::of_this_machine()?;
     Ok(match &request.order {
         UpdateOrder::Cancel => cancel_update(&service)?,
@@ -89,8 +104,11 @@ pub(crate) fn run_request(request: &UpdateRequest) -> Result<String, UpdateError
             UpdateStatus::gather_status(&service.machine, &journal, service.settings.clone()).to_engine_text()
         }
         UpdateOrder::Expire => service.expire_trial()?,
+        UpdateOrder::Guard => service.guard_trial().to_owned(),
         UpdateOrder::History => show_history(&service, request.format)?,
         UpdateOrder::Install(source) => install_update(&service, source.as_ref())?,
+        UpdateOrder::Migrate => service.migrate_data()?,
+        UpdateOrder::NextRoot => service.prepare_switch()?,
         UpdateOrder::Pin(version) => change_journal(&service, |journal| {
             journal.pinned = Some(version.clone());
             format!("the machine stays at release {version}, or goes to it")
@@ -98,6 +116,7 @@ pub(crate) fn run_request(request: &UpdateRequest) -> Result<String, UpdateError
         UpdateOrder::Poll => poll(&service)?,
         UpdateOrder::Resume => service.begin_boot()?,
         UpdateOrder::Rollback => roll_back(&service)?,
+        UpdateOrder::ServeBus => serve_bus(&service)?,
         UpdateOrder::Status => show_status(&service, request.format)?,
         UpdateOrder::Trial => service.run_trial()?,
         UpdateOrder::Unpin => change_journal(&service, |journal| {
@@ -225,16 +244,24 @@ fn poll(service: &UpdateService) -> Result<String, UpdateError> {
         return Ok(format!("release {} is on trial", trial.target.version));
     }
     drop(lock);
+    let mut owes_restart = false;
     let said = if service.mirrors.count_mirrors() == 0 {
         "no update server is configured".to_owned()
     } else {
-        install_offered(service, &service.mirrors, AskedBy::Service, None)
-            .unwrap_or_else(|error| error_text::error_chain(&error))
+        match install_offered(service, &service.mirrors, AskedBy::Service, None) {
+            Ok(said) => said,
+            Err(error) => {
+                owes_restart = matches!(error, UpdateError::OwesRestart { .. });
+                error_chain(&error)
+            }
+        }
     };
     let _lock = service.machine.lock_updates()?;
     let journal = service.resume_update()?;
     if let Phase::Armed(armed) = &journal.phase {
-        return service.consider_reboot(armed);
+        // What has proven itself already restarts only to make room for the next release.
+        let is_due = armed.kind != TrialKind::AfterSoft || owes_restart;
+        return if is_due { service.consider_reboot(armed) } else { Ok(said) };
     }
     let copied = service.fill_idle_slot(&journal)?;
     Ok([Some(said), copied].into_iter().flatten().collect::<Vec<_>>().join("\n"))
@@ -255,6 +282,13 @@ fn cancel_update(service: &UpdateService) -> Result<String, UpdateError> {
     let target = match &journal.phase {
         Phase::Steady(_) => return Ok("nothing is under way".to_owned()),
         Phase::Trial(trial) => return Err(UpdateError::OnTrial { version: trial.target.version.clone() }),
+        Phase::Armed(armed) if armed.kind == TrialKind::AfterSoft => {
+            let why = format!(
+                "release {} has proven itself already; 'initagent update rollback' goes back",
+                armed.target.version
+            );
+            return Err(UpdateError::Nothing(why));
+        }
         Phase::Armed(_) | Phase::Fetching(_) | Phase::Written(_) => journal.phase.update_target().cloned(),
     };
     let Some(target) = target else { return Ok("nothing is under way".to_owned()) };
@@ -280,7 +314,8 @@ fn roll_back(service: &UpdateService) -> Result<String, UpdateError> {
     let (running, other) = (record.slot, !record.slot);
     let table = service.machine.slot_table()?;
     let state = table.map_or(SlotState::EMPTY, |table| table.slot_state(other));
-    if !state.good || !matches!(journal.phase, Phase::Steady(_)) {
+    let is_after_soft = matches!(&journal.phase, Phase::Armed(armed) if armed.kind == TrialKind::AfterSoft);
+    if !state.good || !(is_after_soft || matches!(journal.phase, Phase::Steady(_))) {
         let why = format!(
             "slot {other} holds nothing that is good; 'initagent update status' shows what is under way"
         );
@@ -291,6 +326,10 @@ fn roll_back(service: &UpdateService) -> Result<String, UpdateError> {
     let journal = Journal { phase: Phase::Steady(Steady::default()), ..journal };
     let journal = journal.end_update(unix_time(), record.version.clone(), target, Outcome::Failed(failure));
     service.machine.save_journal(journal.clone())?;
+    // A slot that never started from the disk must not be what the machine falls back to.
+    if is_after_soft {
+        service.machine.change_table(Action::Disarm(running))?;
+    }
     service.machine.change_table(Action::Arm(other))?;
     service.machine.require_reboot()?;
     service.publish_status(&journal);
@@ -298,6 +337,28 @@ fn roll_back(service: &UpdateService) -> Result<String, UpdateError> {
         "slot {other} starts at the next restart ('systemctl reboot'); {} is not installed again by itself",
         record.version
     ))
+}
+
+/// Answers on the system's bus until that ends.
+fn serve_bus(service: &UpdateService) -> Result<String, UpdateError> {
+    service.machine.make_run_folder().map_err(ServeBusError::from)?;
+    bus::serve_system_bus(service, &service.machine.run_file(""))?;
+    Ok("the bus has ended".to_owned())
+}
+
+impl UpdateEngine for UpdateService {
+    fn read_status(&self) -> Result<EngineStatus, String> {
+        let journal = read_journal(self).map_err(|error| error_chain(&error))?;
+        Ok(UpdateStatus::gather_status(&self.machine, &journal, self.settings.clone()).to_engine_status())
+    }
+
+    fn attempt_update(&self) -> Result<(), String> {
+        self.start_poll().map_err(|error| error_chain(&error))
+    }
+
+    fn reset_status(&self) -> Result<(), String> {
+        cancel_update(self).map(drop).map_err(|error| error_chain(&error))
+    }
 }
 
 /// The release that runs, as the update that brought it noted it.

@@ -6,6 +6,9 @@
 //!             └──────────┴────────┴───────┴──→ Steady, with what failed or who gave it up
 //! ```
 //!
+//! A soft trial ([`TrialKind::Soft`]) goes from `Trial` to `Armed` once more: what has proven itself without a restart
+//! of the kernel still has to start from the disk, and that boot is a trial as every other is.
+//!
 //! One struct per phase; a transition consumes the phase that it leaves, so that an order of steps that would
 //! cost a machine its slot does not compile. [`Phase`] exists for storage only. Nothing here touches a disk: a
 //! transition returns the `Action`s to carry out, and [`crate::update::resume`] says what follows from a phase after a
@@ -59,6 +62,39 @@ pub(crate) struct Baseline {
     pub(crate) etcd_is_healthy: bool,
 }
 
+/// How a new slot comes to run.
+// An agent that knows no soft trials ignores it: on the old slot it sees a release whose boots were lost, and that is
+// what became of the trial.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum TrialKind {
+    /// By the boot loader, after a soft trial has passed: the slot runs already.
+    AfterSoft,
+    /// By the boot loader, which counts its boots.
+    #[default]
+    Restart,
+    /// By systemd's soft-reboot. The slot table knows nothing of it, so that every accident ends on the old slot.
+    Soft,
+}
+
+/// How the machine ends what runs on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum BootEnd {
+    /// The kernel ends, too.
+    Restart,
+    /// Another root takes over under the same kernel.
+    SoftReboot,
+}
+
+/// How a release is to be tried, noted when its slot is whole.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct TrialPlan {
+    /// What is well now.
+    pub(crate) baseline: Baseline,
+    /// How the slot comes to run.
+    pub(crate) kind: TrialKind,
+}
+
 /// No update is under way.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(crate) struct Steady {}
@@ -81,6 +117,9 @@ pub(crate) struct Written {
     pub(crate) target: Target,
     /// Noted before the slot is armed, since a cut in the next moment may already start it.
     pub(crate) baseline: Baseline,
+    /// How it is to be tried.
+    #[serde(default)]
+    pub(crate) kind: TrialKind,
 }
 
 /// The next boot starts the new slot.
@@ -92,6 +131,9 @@ pub(crate) struct Armed {
     pub(crate) baseline: Baseline,
     /// The boot in which it was armed: as long as it lasts, the new slot has not had its turn.
     pub(crate) boot: String,
+    /// How it comes to run.
+    #[serde(default)]
+    pub(crate) kind: TrialKind,
 }
 
 /// The new slot runs, and has to prove itself.
@@ -105,6 +147,9 @@ pub(crate) struct Trial {
     pub(crate) boots: Vec<TrialBoot>,
     /// Why it goes back, noted before the slot table is changed.
     pub(crate) failure: Option<Failure>,
+    /// How it came to run the last time.
+    #[serde(default)]
+    pub(crate) kind: TrialKind,
 }
 
 /// One boot of a trial.
@@ -198,8 +243,8 @@ impl Steady {
 
 impl Fetching {
     /// The slot was read back, and every block of it is the signed one.
-    pub(crate) fn complete_write(self, baseline: Baseline) -> Written {
-        Written { target: self.target, baseline }
+    pub(crate) fn complete_write(self, plan: TrialPlan) -> Written {
+        Written { target: self.target, baseline: plan.baseline, kind: plan.kind }
     }
 
     /// An attempt failed. What was written stays: the next attempt uses it again.
@@ -209,19 +254,40 @@ impl Fetching {
 }
 
 impl Written {
-    /// Lets the boot loader start the slot: the commit point of an update.
+    /// Lets the boot loader start the slot: the commit point of an update. A soft-reboot needs no leave of the boot
+    /// loader, and has none.
     #[must_use = "an armed phase without its action is a restart into the old slot"]
-    pub(crate) fn arm_slot(self, boot: String) -> (Armed, Action) {
-        let arm = Action::Arm(self.target.slot);
-        (Armed { target: self.target, baseline: self.baseline, boot }, arm)
+    pub(crate) fn arm_slot(self, boot: String) -> (Armed, Option<Action>) {
+        let arm = (self.kind != TrialKind::Soft).then_some(Action::Arm(self.target.slot));
+        (Armed { target: self.target, baseline: self.baseline, boot, kind: self.kind }, arm)
     }
 }
 
 impl Armed {
     /// The new slot runs.
     pub(crate) fn start_trial(self, boot: String) -> Trial {
+        // The boot in which it was armed still lasts, so no boot loader started it.
+        let is_soft = self.kind == TrialKind::Soft && self.boot == boot;
+        let kind = if is_soft { TrialKind::Soft } else { TrialKind::Restart };
         let first = TrialBoot { boot, ended_in_order: false };
-        Trial { target: self.target, baseline: self.baseline, boots: vec![first], failure: None }
+        Trial { target: self.target, baseline: self.baseline, boots: vec![first], failure: None, kind }
+    }
+
+    /// The machine is shut down in order before the slot had its soft trial: it is tried as the boot loader does it.
+    /// Whoever restarts a machine to finish an update would wonder otherwise.
+    #[must_use = "an armed phase without its action is a restart into the old slot"]
+    pub(crate) fn end_boot(self, end: BootEnd) -> (Self, Option<Action>) {
+        match (self.kind, end) {
+            (TrialKind::Soft, BootEnd::Restart) => self.give_up_soft(),
+            _ => (self, None),
+        }
+    }
+
+    /// The slot could not be brought to run without a restart, so that one is due.
+    #[must_use = "an armed phase without its action is a restart into the old slot"]
+    pub(crate) fn give_up_soft(self) -> (Self, Option<Action>) {
+        let arm = Action::Arm(self.target.slot);
+        (Self { kind: TrialKind::Restart, ..self }, Some(arm))
     }
 }
 
@@ -229,13 +295,17 @@ impl Trial {
     /// The new slot runs once more, without a verdict so far.
     pub(crate) fn start_again(mut self, boot: String) -> Self {
         self.boots.push(TrialBoot { boot, ended_in_order: false });
-        self
+        Self { kind: TrialKind::Restart, ..self }
     }
 
     /// The machine is shut down in order, by a person or a program: no verdict, so the try is given back, unless
     /// that has gone on too long.
     #[must_use = "a try that is not given back is a verdict against the slot"]
-    pub(crate) fn end_boot(mut self) -> (Self, Option<Action>) {
+    pub(crate) fn end_boot(mut self, end: BootEnd) -> (Self, Option<Action>) {
+        // The kernel goes on, so no try was spent and none is lost.
+        if end == BootEnd::SoftReboot {
+            return (self, None);
+        }
         let may_return = self.boots.len() < MAX_TRIAL_BOOTS && self.failure.is_none();
         if let Some(last) = self.boots.last_mut() {
             last.ended_in_order = true;
@@ -250,6 +320,15 @@ impl Trial {
     pub(crate) fn fail_check(self, failure: Failure) -> (Self, [Action; 2]) {
         let actions = [Action::Disarm(self.target.slot), Action::Restart];
         (Self { failure: Some(failure), ..self }, actions)
+    }
+
+    /// The soft trial has passed. The slot goes first from now on, and its first boot from the disk is the next trial:
+    /// until that, nothing has shown that the boot loader can read it.
+    #[must_use = "an armed phase without its action is a restart into the old slot"]
+    pub(crate) fn pass_soft(self, boot: String) -> (Armed, Action) {
+        let arm = Action::Arm(self.target.slot);
+        let armed = Armed { target: self.target, baseline: self.baseline, boot, kind: TrialKind::AfterSoft };
+        (armed, arm)
     }
 
     /// Boots that ended neither in order nor with a verdict, the one that runs not counted.
@@ -279,6 +358,16 @@ impl Phase {
             Self::Steady(_) => "steady",
             Self::Trial(_) => "trial",
             Self::Written(_) => "written",
+        }
+    }
+
+    /// How the release is tried, if it has come so far.
+    pub(crate) fn trial_kind(&self) -> Option<TrialKind> {
+        match self {
+            Self::Armed(armed) => Some(armed.kind),
+            Self::Trial(trial) => Some(trial.kind),
+            Self::Written(written) => Some(written.kind),
+            Self::Fetching(_) | Self::Steady(_) => None,
         }
     }
 }

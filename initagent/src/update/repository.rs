@@ -29,7 +29,7 @@ use super::machine::UpdateMachine;
 use super::transport::{FetchError, FetchFileError, Mirrors};
 
 /// The root of the chain that came with the image, inside the verified root.
-const IMAGE_ROOT: &str = "usr/share/catamaran/root";
+pub(crate) const IMAGE_ROOT: &str = "usr/share/catamaran/root";
 const MACHINE_ID: &str = "etc/machine-id";
 
 /// A repository, as this machine believes it.

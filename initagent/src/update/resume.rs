@@ -10,7 +10,8 @@ use image_format::digest::Sha256;
 use image_format::slot::{Slot, SlotState, SlotTable, Tries};
 
 use super::phase::{
-    Action, Armed, Cause, Failure, Fetching, MAX_TRIAL_BOOTS, Outcome, Phase, Steady, Target, Trial, Written,
+    Action, Armed, Cause, Failure, Fetching, MAX_TRIAL_BOOTS, Outcome, Phase, Steady, Target, Trial,
+    TrialKind, Written,
 };
 
 /// What is true of this boot.
@@ -101,7 +102,8 @@ fn resume_written(written: Written, facts: &BootFacts) -> Resumption {
     }
     // With all its tries the slot has not had its turn yet; the boot in which it was armed may still last.
     let boot = if state.tries == Tries::FULL { facts.boot.clone() } else { String::new() };
-    let (armed, _) = written.arm_slot(boot);
+    // A table that is armed starts the slot, whatever kind of trial was meant.
+    let (armed, _) = Written { kind: TrialKind::Restart, ..written }.arm_slot(boot);
     resume_armed(armed, facts)
 }
 
@@ -110,9 +112,24 @@ fn resume_armed(armed: Armed, facts: &BootFacts) -> Resumption {
     match facts.running_target(&armed.target) {
         Running::AnotherRelease => end_abandoned(armed.target, "its slot holds another release now"),
         Running::Target if facts.is_good(slot) => end_with_success(armed.target),
+        // Its soft trial has passed in this very boot.
+        Running::Target if armed.kind == TrialKind::AfterSoft && armed.boot == facts.boot => {
+            keep_phase(Phase::Armed(armed))
+        }
         Running::Target => keep_phase(Phase::Trial(armed.start_trial(facts.boot.clone()))),
+        Running::OldSlot if armed.kind == TrialKind::Soft => resume_soft(armed, facts),
         Running::OldSlot => resume_unstarted(armed, facts),
     }
+}
+
+/// The old slot runs before the soft trial of the new one: it keeps its turn. A table that starts it says that the
+/// machine was shut down in order, and the power went before the journal was written.
+fn resume_soft(armed: Armed, facts: &BootFacts) -> Resumption {
+    let state = facts.slot_state(armed.target.slot).unwrap_or(SlotState::EMPTY);
+    if state == SlotState::EMPTY {
+        return keep_phase(Phase::Armed(Armed { boot: facts.boot.clone(), ..armed }));
+    }
+    resume_unstarted(Armed { kind: TrialKind::Restart, ..armed }, facts)
 }
 
 /// The old slot runs although the new one was armed.
@@ -181,6 +198,9 @@ fn resume_after_fallback(trial: Trial, facts: &BootFacts) -> Resumption {
     let slot = trial.target.slot;
     let state = facts.slot_state(slot).unwrap_or(SlotState::EMPTY);
     let failure = trial.failure.clone().unwrap_or_else(|| {
+        if trial.kind == TrialKind::Soft && state == SlotState::EMPTY {
+            return Failure::new(Cause::LostBoots, "its soft trial ended without a verdict");
+        }
         let lost =
             trial.lost_boots() + usize::from(trial.boots.last().is_some_and(|last| !last.ended_in_order));
         if state.tries != Tries::NONE && !facts.has_priority(slot) {

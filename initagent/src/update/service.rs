@@ -9,38 +9,44 @@ use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
 use first_boot::{ProgramCall, ProgramRunner, RealPrograms, RunError};
+use image_format::digest::Sha256;
 use image_format::manifest::Manifest;
 use image_format::payload::survey::InstalledRelease;
 use image_format::slot::{SlotState, Tries};
 use image_format::version::Version;
 
 use super::acceptance::MachineStanding;
+use super::bus::ServeBusError;
 use super::evidence::find_evidence;
+use super::file_trust::{KEYS, TrustFileError, trust_file};
 use super::health::{CheckResult, compare_health, run_scripts};
 use super::idle_slot::IdleSlot;
 use super::install::{RootContent, TrustedRelease, write_release};
 use super::journal::Journal;
 use super::machine::{UpdateMachine, UpdateStepError, trust_release};
+use super::migration::{MigrateError, Migrations, NoCut};
 use super::notices;
 use super::observe::Observer;
 use super::payload_content::FetchPayloadError;
-use super::phase::{Action, Armed, Baseline, Cause, Failure, Outcome, Phase, Target, Trial};
+use super::phase::{
+    Action, Armed, Baseline, Cause, Failure, Outcome, Phase, Target, Trial, TrialKind, TrialPlan,
+};
 use super::reboot::{LockCall, RebootDecision, ask_lock, decide_reboot};
 use super::repository::{AskChannelError, machine_architecture};
 use super::settings::UpdateSettings;
 use super::slot_image::{OpenImageError, SlotImage};
+use super::soft;
 use super::status::{METRICS, UpdateStatus, channel_name};
 use super::transport::{FetchFileError, Mirrors};
 use super::trial::{TrialVerdict, TrialWorld, judge_trial};
 use super::watchdog;
 use super::window::WeekTime;
 use crate::boot_complete::{self, BootCompleteError};
+use crate::initramfs::next_root::NextRootError;
 use crate::initramfs::verified_root::{ReadRootError, read_keyring};
 use crate::release_floor::{Release, ReleaseFloor, ReleaseFloorError};
 use error_text::error_chain;
 
-/// The keys that this image trusts, inside the verified root.
-const KEYS: &str = "usr/lib/catamaran/release-keys";
 const MACHINE_ID: &str = "etc/machine-id";
 const UPTIME: &str = "proc/uptime";
 /// A machine that has been up for so long is settled: `catamaran-boot-settled.timer` says the same.
@@ -51,6 +57,8 @@ const SETTLED_AFTER: f64 = 600.0;
 pub(crate) enum UpdateError {
     #[error(transparent)]
     Ask(#[from] AskChannelError),
+    #[error(transparent)]
+    Bus(#[from] ServeBusError),
     #[error("the slot is marked good, but not everything that follows could be done")]
     BootComplete(#[from] BootCompleteError),
     #[error("cannot use the update servers")]
@@ -59,20 +67,50 @@ pub(crate) enum UpdateError {
     Floor(#[from] ReleaseFloorError),
     #[error(transparent)]
     Image(#[from] OpenImageError),
+    #[error(transparent)]
+    FileTrust(Box<TrustFileError>),
     #[error("cannot read the keys that this image trusts")]
     Keys(#[from] ReadRootError),
     #[error("the trial of {version} runs: wait for its verdict, or go back by 'initagent update rollback'")]
     OnTrial { version: Version },
+    #[error(
+        "{version} has proven itself without a restart, and still has to start from the disk before another release \
+         may take the place of the old one: restart the machine by 'systemctl reboot'"
+    )]
+    OwesRestart { version: Version },
     #[error("{version} is refused: {why}")]
     Refused { version: Version, why: String },
     #[error("{0}")]
     Nothing(String),
     #[error("cannot restart the machine")]
     Restart(#[from] RunError),
+    #[error("the data of the machine cannot be brought into the form of its release")]
+    Migrate(#[source] Box<MigrateError>),
+    #[error("there is no root to switch to")]
+    NextRoot(#[source] Box<NextRootError>),
     #[error(transparent)]
     Payload(#[from] FetchPayloadError),
     #[error(transparent)]
     Step(#[from] UpdateStepError),
+}
+
+// Boxed, since every verb would carry room for their paths.
+impl From<MigrateError> for UpdateError {
+    fn from(error: MigrateError) -> Self {
+        Self::Migrate(Box::new(error))
+    }
+}
+
+impl From<TrustFileError> for UpdateError {
+    fn from(error: TrustFileError) -> Self {
+        Self::FileTrust(Box::new(error))
+    }
+}
+
+impl From<NextRootError> for UpdateError {
+    fn from(error: NextRootError) -> Self {
+        Self::NextRoot(Box::new(error))
+    }
 }
 
 /// Everything that an order needs.
@@ -110,13 +148,15 @@ impl UpdateService {
     /// At each boot: goes on, and begins or continues a trial.
     pub(crate) fn begin_boot(&self) -> Result<String, UpdateError> {
         let _lock = self.machine.lock_updates()?;
-        let journal = self.resume_update()?;
+        let journal = self.end_attempt(self.resume_update()?)?;
         match &journal.phase {
             Phase::Trial(trial) if trial.failure.is_some() => {
                 self.restart_machine()?;
                 Ok("the release on trial has failed: the machine restarts into the other slot".to_owned())
             }
             Phase::Trial(trial) => {
+                // /run outlives a soft-reboot, and the restart that it asks for is over.
+                self.machine.withdraw_reboot();
                 watchdog::start_deadline(&self.programs, self.settings.deadline)?;
                 let start =
                     ProgramCall::new("systemctl", ["start", "--no-block", "catamaran-update-trial.service"]);
@@ -131,11 +171,68 @@ impl UpdateService {
     pub(crate) fn end_boot(&self) -> Result<String, UpdateError> {
         let _lock = self.machine.lock_updates()?;
         let (journal, _) = Journal::recover_journal(&self.machine.root).map_err(UpdateStepError::from)?;
-        let Phase::Trial(trial) = journal.phase.clone() else { return Ok("no trial runs".to_owned()) };
-        let (trial, action) = trial.end_boot();
-        self.machine.save_journal(journal.enter_phase(Phase::Trial(trial)))?;
+        let end = soft::boot_end(&self.programs);
+        let (phase, action) = match journal.phase.clone() {
+            Phase::Armed(armed) => {
+                let (armed, action) = armed.end_boot(end);
+                (Phase::Armed(armed), action)
+            }
+            Phase::Trial(trial) => {
+                let (trial, action) = trial.end_boot(end);
+                (Phase::Trial(trial), action)
+            }
+            _ => return Ok("no trial runs".to_owned()),
+        };
+        self.machine.save_journal(journal.enter_phase(phase))?;
         action.map_or(Ok(()), |action| self.machine.change_table(action))?;
         Ok("the slot on trial keeps its tries".to_owned())
+    }
+
+    /// Has systemd look for a release now, as the timer does.
+    pub(crate) fn start_poll(&self) -> Result<(), RunError> {
+        let call = ProgramCall::new("systemctl", ["start", "--no-block", "catamaran-update.service"]);
+        self.programs.run_program(&call).map(drop)
+    }
+
+    /// At the end of a soft-reboot's first half: what systemd is to switch to.
+    pub(crate) fn prepare_switch(&self) -> Result<String, UpdateError> {
+        let journal = Journal::read(&self.machine.root).map_err(UpdateStepError::from)?;
+        Ok(soft::prepare_switch(&self.machine, &journal.phase)?)
+    }
+
+    /// Beside a soft trial, from before the switch on: restarts the machine if it comes to no verdict. A deadline that
+    /// only a unit of the new root kept would be of no use where that root does not come so far.
+    pub(crate) fn guard_trial(&self) -> &'static str {
+        let root = &self.machine.root;
+        if soft::is_soft_trial(root) {
+            std::thread::sleep(self.settings.deadline + soft::GUARD_GRACE);
+            if soft::is_soft_trial(root) {
+                notices::print_to_console(root, "the soft trial came to no verdict: the machine restarts");
+                restart_at_once();
+            }
+        }
+        "there is no soft trial to watch"
+    }
+
+    /// A soft-reboot that came back to the old root: a restart does instead.
+    fn end_attempt(&self, journal: Journal) -> Result<Journal, UpdateError> {
+        let said = soft::failed_attempt(&self.machine);
+        let (Phase::Armed(armed), Some(said)) = (journal.phase.clone(), said) else { return Ok(journal) };
+        if armed.kind != TrialKind::Soft {
+            return Ok(journal);
+        }
+        let version = &armed.target.version;
+        notices::print_to_console(
+            &self.machine.root,
+            &format!("release {version} cannot be tried without a restart: {said}"),
+        );
+        let (armed, action) = armed.give_up_soft();
+        // The table first, as always when a slot is armed.
+        action.map_or(Ok(()), |action| self.machine.change_table(action))?;
+        let journal = self.machine.save_journal(journal.enter_phase(Phase::Armed(armed)))?;
+        self.machine.require_reboot()?;
+        self.publish_status(&journal);
+        Ok(journal)
     }
 
     /// Judges the slot on trial, and carries the verdict out.
@@ -178,11 +275,22 @@ impl UpdateService {
 
     fn pass_trial(&self, journal: Journal, trial: &Trial, remarks: &[String]) -> Result<String, UpdateError> {
         let target = trial.target.clone();
-        // Marks the slot good and raises the floor, as every complete boot does.
-        boot_complete::complete_boot()?;
-        let journal = self.machine.end_update(journal, unix_time(), target.clone(), Outcome::Succeeded)?;
+        let journal = if trial.kind == TrialKind::Soft {
+            // The slot table first, as always when a slot is armed. Floor and epoch wait for the boot from the disk.
+            let (armed, action) = trial.clone().pass_soft(self.machine.boot.clone());
+            self.machine.change_table(action)?;
+            self.machine.save_journal(journal.enter_phase(Phase::Armed(armed)))?
+        } else {
+            // Marks the slot good and raises the floor, as every complete boot does.
+            boot_complete::complete_boot()?;
+            self.machine.end_update(journal, unix_time(), target.clone(), Outcome::Succeeded)?
+        };
         watchdog::stop_deadline(&self.programs);
         watchdog::disarm_watchdog(&self.programs);
+        soft::stop_guard(&self.programs);
+        if matches!(journal.phase, Phase::Steady(_)) {
+            self.drop_old_data(target.root_hash);
+        }
         self.tell_end(&target, &Outcome::Succeeded);
         self.publish_status(&journal);
         self.release_lock();
@@ -194,6 +302,48 @@ impl UpdateService {
             target.slot,
             remarks.concat()
         ))
+    }
+
+    /// Before the programs of the machine start: brings their data into the form of the release on trial, or back.
+    pub(crate) fn migrate_data(&self) -> Result<String, UpdateError> {
+        let lock = self.lock_patiently()?;
+        let (journal, _) = Journal::recover_journal(&self.machine.root).map_err(UpdateStepError::from)?;
+        let running = self.machine.record.root_hash;
+        match journal.phase.clone() {
+            Phase::Trial(trial) if trial.target.root_hash == running && trial.failure.is_none() => {
+                let Err(error) = self.migrations().migrate(running) else {
+                    return Ok("the data has the form of the release on trial".to_owned());
+                };
+                let check = Cause::Check("migration".to_owned());
+                self.fail_trial(journal, trial, Failure::new(check, error_chain(&error)))?;
+                drop(lock);
+                // Else the programs of the new release would start on data that they do not understand. The restart
+                // ends this wait.
+                std::thread::sleep(Duration::from_mins(10));
+                Ok("the machine goes back".to_owned())
+            }
+            // The release has failed, or its first boot from the disk is to come.
+            Phase::Armed(_) | Phase::Trial(_) => {
+                self.migrations().restore(running)?;
+                Ok("the data waits for a verdict".to_owned())
+            }
+            _ => {
+                self.migrations().restore(running)?;
+                self.migrations().keep(running)?;
+                Ok("the data is that of the release that runs".to_owned())
+            }
+        }
+    }
+
+    fn migrations(&self) -> Migrations<'_> {
+        Migrations { root: &self.machine.root, programs: &self.programs, gate: &NoCut }
+    }
+
+    /// The old form of the data is of no use any more. What cannot be removed now is removed at the next boot.
+    fn drop_old_data(&self, release: Sha256) {
+        if let Err(error) = self.migrations().keep(release) {
+            notices::print_to_console(&self.machine.root, &error_chain(&error));
+        }
     }
 
     pub(crate) fn fail_trial(
@@ -253,8 +403,7 @@ impl UpdateService {
         let envelope = image
             .read_envelope()
             .map_err(|_| UpdateError::Nothing("the file ends without a manifest".to_owned()))?;
-        let keyring = read_keyring(&self.machine.root.join(KEYS))?;
-        let release = trust_release(&keyring, envelope)?;
+        let release = trust_file(&self.machine.root, envelope)?;
         let journal = self.install_release(journal, &release, &path.display().to_string(), &mut image)?;
         drop(lock);
         Ok(describe_armed(&journal))
@@ -268,18 +417,38 @@ impl UpdateService {
         source: &str,
         content: &mut dyn RootContent,
     ) -> Result<Journal, UpdateError> {
-        if let Phase::Trial(trial) = &journal.phase {
-            return Err(UpdateError::OnTrial { version: trial.target.version.clone() });
+        match &journal.phase {
+            Phase::Trial(trial) => {
+                return Err(UpdateError::OnTrial { version: trial.target.version.clone() });
+            }
+            Phase::Armed(armed) if armed.kind == TrialKind::AfterSoft => {
+                return Err(UpdateError::OwesRestart { version: armed.target.version.clone() });
+            }
+            _ => {}
         }
         self.check_release(&release.manifest)?;
         journal.failed.retain(|failed| failed.root_hash != release.manifest.root.root_hash);
         // An order to stop was about an earlier install.
         let _ = fs::remove_file(self.machine.run_file("cancel"));
         let observer = self.health_observer(&journal);
-        let baseline = || observer.note_baseline();
-        let journal = self.machine.install_release(journal, release, source, content, &baseline)?;
+        let kind = self.choose_trial(&release.manifest)?;
+        let plan = || TrialPlan { baseline: observer.note_baseline(), kind };
+        let journal = self.machine.install_release(journal, release, source, content, &plan)?;
         self.publish_status(&journal);
         Ok(journal)
+    }
+
+    /// How the release is to be tried on this machine.
+    fn choose_trial(&self, release: &Manifest) -> Result<TrialKind, UpdateError> {
+        let record = &self.machine.record;
+        // What cannot be read of the running slot is compared with nothing: the boot loader tries the release.
+        let keyring = read_keyring(&self.machine.root.join(KEYS)).ok();
+        let envelope =
+            SlotImage::of_running(&record.devices.root).ok().and_then(|slot| slot.read_envelope().ok());
+        let running = keyring.zip(envelope).and_then(|(keyring, bytes)| trust_release(&keyring, bytes).ok());
+        let standing = soft::standing_of(record, self.machine.slot_table()?);
+        let running = running.as_ref().map(|running| &*running.manifest);
+        Ok(soft::choose_trial(self.settings.soft_trials, running, release, standing))
     }
 
     /// What speaks against a release on this machine, whoever signed it.
@@ -322,7 +491,7 @@ impl UpdateService {
             RebootDecision::Wait(time) => {
                 Ok(format!("release {version} is ready; the window opens in {} minutes", time.as_secs() / 60))
             }
-            RebootDecision::Restart => self.restart_into(version),
+            RebootDecision::Restart => self.restart_into(armed),
             RebootDecision::AskLock(server) => {
                 match ask_lock(&server, LockCall::PreReboot, &self.machine_id()) {
                     Ok(()) => {
@@ -332,7 +501,7 @@ impl UpdateService {
                             return Ok(format!("release {version} is ready; {why}"));
                         }
                         self.machine.write_run_file("lock-held", "")?;
-                        self.restart_into(version)
+                        self.restart_into(armed)
                     }
                     Err(error) => Ok(format!("release {version} is ready; {}", error_chain(&error))),
                 }
@@ -345,13 +514,19 @@ impl UpdateService {
         cluster::restart::find_objection(&cluster::site::Site::at_root(&self.machine.root))
     }
 
-    fn restart_into(&self, version: &Version) -> Result<String, UpdateError> {
-        notices::print_to_console(
-            &self.machine.root,
-            &format!("the machine restarts into release {version}"),
-        );
-        self.restart_machine()?;
-        Ok(format!("the machine restarts into release {version}"))
+    fn restart_into(&self, armed: &Armed) -> Result<String, UpdateError> {
+        let version = &armed.target.version;
+        let (said, verb) = match armed.kind {
+            TrialKind::Soft => {
+                (format!("the machine switches to release {version} without a restart"), "soft-reboot")
+            }
+            TrialKind::AfterSoft | TrialKind::Restart => {
+                (format!("the machine restarts into release {version}"), "reboot")
+            }
+        };
+        notices::print_to_console(&self.machine.root, &said);
+        self.programs.run_program(&ProgramCall::new("systemctl", [verb]))?;
+        Ok(said)
     }
 
     fn restart_machine(&self) -> Result<(), UpdateError> {
@@ -477,9 +652,21 @@ impl UpdateService {
     }
 }
 
+/// Restarts the machine without asking systemd, which may be what hangs.
+fn restart_at_once() {
+    nix::unistd::sync();
+    // It fails only for who may not, and then nothing else helps either.
+    let _ = nix::sys::reboot::reboot(nix::sys::reboot::RebootMode::RB_AUTOBOOT);
+}
+
 /// What is said when a slot is armed.
 pub(crate) fn describe_armed(journal: &Journal) -> String {
     match &journal.phase {
+        Phase::Armed(Armed { target, kind: TrialKind::Soft, .. }) => format!(
+            "release {} is in slot {}, and starts at the next restart: 'systemctl soft-reboot' keeps the kernel, \
+             'systemctl reboot' does not",
+            target.version, target.slot
+        ),
         Phase::Armed(armed) => format!(
             "release {} is in slot {}, and starts at the next restart ('systemctl reboot')",
             armed.target.version, armed.target.slot

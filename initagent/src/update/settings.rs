@@ -47,6 +47,16 @@ pub(crate) enum RebootStrategy {
     Reboot,
 }
 
+/// Whether releases are tried without a restart of the kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum SoftTrials {
+    /// Where kernel, initramfs and command line are those that run.
+    Auto,
+    /// Never.
+    Off,
+}
+
 /// Who says that not all machines of a cluster restart at once.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct LockServer {
@@ -80,6 +90,8 @@ pub(crate) struct UpdateSettings {
     pub(crate) soak: Duration,
     /// After this the machine goes back without a verdict.
     pub(crate) deadline: Duration,
+    /// Whether a release may be tried without a restart of the kernel.
+    pub(crate) soft_trials: SoftTrials,
     /// What was not understood.
     pub(crate) warnings: Vec<String>,
 }
@@ -98,6 +110,8 @@ impl Default for UpdateSettings {
             check_patience: Duration::from_mins(5),
             soak: Duration::from_mins(1),
             deadline: Duration::from_mins(15),
+            // It interrupts services less than a restart does, and every accident ends on the old slot.
+            soft_trials: SoftTrials::Auto,
             warnings: Vec::new(),
         }
     }
@@ -166,6 +180,7 @@ impl SettingValues {
         // A deadline that comes before the checks could end would be the end of every update.
         let deadline = self.read_duration("TRIAL_DEADLINE").unwrap_or(defaults.deadline);
         let deadline = deadline.max(check_patience + soak + Duration::from_mins(2));
+        let soft_trials = self.read_soft_trials().unwrap_or(defaults.soft_trials);
         let group = self.find_value("LOCKSMITHD_GROUP").unwrap_or("default").to_owned();
         // As CoreOS had it: etcd-lock means the cluster's own locks, and best-effort means them where there are any.
         let own = match strategy {
@@ -186,6 +201,7 @@ impl SettingValues {
             check_patience,
             soak,
             deadline,
+            soft_trials,
             warnings: self.warnings,
         }
     }
@@ -207,6 +223,18 @@ impl SettingValues {
             }
         };
         Some(strategy)
+    }
+
+    fn read_soft_trials(&mut self) -> Option<SoftTrials> {
+        match self.find_value("TRIAL_SOFT")?.to_owned().as_str() {
+            "auto" => Some(SoftTrials::Auto),
+            "off" | "false" => Some(SoftTrials::Off),
+            word => {
+                self.warnings.push(format!("TRIAL_SOFT is {word:?}, not auto or off: taken for off"));
+                // The restart that every release can take.
+                Some(SoftTrials::Off)
+            }
+        }
     }
 
     fn read_window(&mut self) -> Option<RebootWindow> {
@@ -359,6 +387,18 @@ mod tests {
 
         assert_eq!((settings.strategy, settings.window), (RebootStrategy::Off, None));
         assert_eq!(settings.warnings.len(), 1);
+    }
+
+    #[test]
+    fn soft_trials_are_had_unless_somebody_said_otherwise() {
+        let soft_trials = |text: &str| read(&[("etc/catamaran/update.d/1.conf", text)]).soft_trials;
+
+        assert_eq!(soft_trials(""), SoftTrials::Auto);
+        assert_eq!(soft_trials("TRIAL_SOFT=auto\n"), SoftTrials::Auto);
+        assert_eq!(soft_trials("TRIAL_SOFT=off\n"), SoftTrials::Off);
+        assert_eq!(soft_trials("TRIAL_SOFT=maybe\n"), SoftTrials::Off);
+        let settings = read(&[("etc/catamaran/update.d/1.conf", "TRIAL_SOFT=maybe\n")]);
+        assert!(settings.warnings[0].contains("auto or off"), "{:?}", settings.warnings);
     }
 
     #[test]

@@ -3,14 +3,14 @@
 //! Knows words. Refuses to ask the network: `status` answers at once, whatever mirrors do, and while another
 //! process installs. Invariant: the same facts in each form.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::fs;
 
 use serde::Serialize;
 
 use super::journal::{HistoryEntry, Journal};
 use super::machine::UpdateMachine;
-use super::phase::{Outcome, Phase};
+use super::phase::{Outcome, Phase, TrialKind};
 use super::settings::UpdateSettings;
 
 /// Where `node_exporter`'s textfile collector looks, by Debian's default.
@@ -21,6 +21,8 @@ pub(crate) const METRICS: &str = "var/lib/prometheus/node-exporter/catamaran-upd
 pub(crate) struct UpdateStatus {
     running: RunningView,
     phase: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trial: Option<TrialKind>,
     #[serde(skip_serializing_if = "Option::is_none")]
     target: Option<TargetView>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -61,6 +63,54 @@ struct FailureView {
     details: String,
 }
 
+/// How an update stands, as `update_engine` said it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct EngineStatus {
+    last_checked: u64,
+    done: u64,
+    total: u64,
+    operation: &'static str,
+    version: String,
+}
+
+impl EngineStatus {
+    /// What `GetStatus` answers and `StatusUpdate` says: when it was asked last, how far it is, what is being done,
+    /// the new version and its size.
+    pub(crate) fn to_arguments(&self) -> (i64, f64, String, String, i64) {
+        let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+        let progress = f64::from(self.millionths()) / 1e6;
+        let operation = format!("UPDATE_STATUS_{}", self.operation);
+        (number(self.last_checked), progress, operation, self.version.clone(), number(self.total))
+    }
+
+    fn millionths(&self) -> u32 {
+        let share = self.done.saturating_mul(1_000_000).checked_div(self.total).unwrap_or_default();
+        u32::try_from(share.min(1_000_000)).unwrap_or(1_000_000)
+    }
+
+    /// A download of which so much is done.
+    #[cfg(test)]
+    pub(crate) fn of_download(last_checked: u64, done: u64, total: u64, version: &str) -> Self {
+        Self { last_checked, done, total, operation: "DOWNLOADING", version: version.to_owned() }
+    }
+}
+
+impl fmt::Display for EngineStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let millionths = self.millionths();
+        write!(
+            f,
+            "LAST_CHECKED_TIME={}\nPROGRESS={}.{:06}\nCURRENT_OP=UPDATE_STATUS_{}\nNEW_VERSION={}\nNEW_SIZE={}\n",
+            self.last_checked,
+            millionths / 1_000_000,
+            millionths % 1_000_000,
+            self.operation,
+            self.version,
+            self.total,
+        )
+    }
+}
+
 impl UpdateStatus {
     /// Gathers it.
     pub(crate) fn gather_status(
@@ -93,6 +143,7 @@ impl UpdateStatus {
         Self {
             running: RunningView { slot: record.slot.to_string(), version: record.version.to_string() },
             phase: journal.phase.phase_word(),
+            trial: journal.phase.trial_kind(),
             progress: if is_fetching { read_json("progress.json") } else { None },
             target,
             reboot_required: machine.reboot_is_required(),
@@ -122,6 +173,9 @@ impl UpdateStatus {
         };
         line("running", &format!("{} in slot {}", self.running.version, self.running.slot));
         line("phase", self.phase);
+        if let Some(kind) = self.trial {
+            line("trial", describe_trial(kind));
+        }
         if let Some(target) = &self.target {
             line("target", &format!("{} in slot {}, from {}", target.version, target.slot, target.source));
             target.last_error.iter().for_each(|error| line("error", error));
@@ -156,6 +210,11 @@ impl UpdateStatus {
     /// As `update_engine_client -status` prints it, which scripts of `CoreOS` and Flatcar read
     /// (<https://github.com/flatcar/update_engine>, `update_engine_client.cc`).
     pub(crate) fn to_engine_text(&self) -> String {
+        self.to_engine_status().to_string()
+    }
+
+    /// As `update_engine` had it.
+    pub(crate) fn to_engine_status(&self) -> EngineStatus {
         let number = |json: &Option<serde_json::Value>, name: &str| {
             json.as_ref()
                 .and_then(|json| json.get(name))
@@ -164,6 +223,8 @@ impl UpdateStatus {
         };
         let stage = self.progress.as_ref().and_then(|progress| progress.get("stage")?.as_str());
         let operation = match (self.phase, stage) {
+            // It runs already, and nobody has to restart for it.
+            ("armed", _) if self.trial == Some(TrialKind::AfterSoft) => "IDLE",
             ("armed", _) => "UPDATED_NEED_REBOOT",
             ("fetching", Some("verifying")) => "VERIFYING",
             ("fetching", _) => "DOWNLOADING",
@@ -171,16 +232,13 @@ impl UpdateStatus {
             // A trial is over for who waits for a restart; the old program knew none.
             _ => "IDLE",
         };
-        let (done, total) = (number(&self.progress, "done"), number(&self.progress, "total"));
-        let millionths = done.saturating_mul(1_000_000).checked_div(total).unwrap_or_default().min(1_000_000);
-        let version = self.target.as_ref().map_or("0.0.0", |target| target.version.as_str());
-        format!(
-            "LAST_CHECKED_TIME={}\nPROGRESS={}.{:06}\nCURRENT_OP=UPDATE_STATUS_{operation}\nNEW_VERSION={version}\n\
-             NEW_SIZE={total}\n",
-            number(&self.last_check, "at"),
-            millionths / 1_000_000,
-            millionths % 1_000_000,
-        )
+        EngineStatus {
+            last_checked: number(&self.last_check, "at"),
+            done: number(&self.progress, "done"),
+            total: number(&self.progress, "total"),
+            operation,
+            version: self.target.as_ref().map_or_else(|| "0.0.0".to_owned(), |target| target.version.clone()),
+        }
     }
 
     /// For Prometheus.
@@ -203,6 +261,14 @@ impl UpdateStatus {
             u8::from(self.reboot_required),
             u8::from(self.last_failure.is_some()),
         )
+    }
+}
+
+fn describe_trial(kind: TrialKind) -> &'static str {
+    match kind {
+        TrialKind::AfterSoft => "passed without a restart; the next boot from the disk is counted",
+        TrialKind::Restart => "by a restart, counted by the boot loader",
+        TrialKind::Soft => "by a soft-reboot; every accident ends on the old slot",
     }
 }
 

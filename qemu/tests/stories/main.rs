@@ -32,6 +32,7 @@ mod scene;
 mod second_boot;
 mod secrets;
 mod selection;
+mod soft_trial;
 mod three_panics;
 mod update;
 mod update_replay;
@@ -72,6 +73,7 @@ fn main() -> ExitCode {
 fn all() -> Vec<Story> {
     let mut stories = vec![
         Story::sampled("update_moves_and_comes_back", update::moves_and_comes_back),
+        Story::sampled("soft_trial_ends_on_the_slot_it_earned", soft_trial::ends_on_the_slot_it_earned),
         Story::every_time("second_boot_changes_nothing", second_boot::changes_nothing),
         Story::every_time("worst_user_data_leaves_ssh", worst_user_data::everything),
         Story::sampled("first_boot_bios_nocloud", first_boot::bios),

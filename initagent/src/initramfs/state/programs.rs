@@ -17,7 +17,7 @@ const MOST_WORDS: usize = 400;
 
 /// Why the file system was not mended or made.
 #[derive(Debug, thiserror::Error)]
-pub(in crate::initramfs) enum FileSystemProgramError {
+pub(crate) enum FileSystemProgramError {
     #[error("e2fsck cannot mend it by itself (exit code {code}): {output}")]
     Repair { code: i32, output: String },
     #[error("mke2fs cannot make it anew (exit code {code}): {output}")]

@@ -13,7 +13,7 @@ impl Bench {
         let (path, release) = self.source(version, seed);
         let mut image = SlotImage::open_image(&path).unwrap();
         let (journal, _) = self.resume();
-        self.machine.install_release(journal, &release, "a file", &mut image, &Baseline::default)
+        self.machine.install_release(journal, &release, "a file", &mut image, &TrialPlan::default)
     }
 
     fn resume(&self) -> (Journal, Option<(Target, Outcome)>) {

@@ -12,7 +12,7 @@ use image_format::verity::BLOCK_BYTES;
 use image_format::verity::leaves::LeafHasher;
 
 use super::super::payload_content::PayloadContent;
-use super::super::phase::Baseline;
+use super::super::phase::TrialPlan;
 use super::super::tests::{Bench, data, read_slot, release, secret_key};
 use super::super::transport::tests::{Server, answer, mirrors};
 use super::*;
@@ -149,7 +149,7 @@ fn install(bench: &Bench, mirrors: &Mirrors, clock: u64) -> Result<Journal, Stri
     let content = PayloadContent::fetch_index(&repository, mirrors, offered, machine, [None, None]);
     let mut content = content.map_err(|error| said(&error))?;
     machine
-        .install_release(journal, &release, "web", &mut content, &Baseline::default)
+        .install_release(journal, &release, "web", &mut content, &TrialPlan::default)
         .map_err(|error| said(&error))
 }
 

@@ -1,7 +1,7 @@
 use image_format::slot::{LoadCondition, boot_decision};
 use proptest::prelude::*;
 
-use super::super::phase::{Baseline, TrialBoot};
+use super::super::phase::{Baseline, BootEnd, TrialBoot};
 use super::*;
 
 fn target() -> Target {
@@ -24,7 +24,7 @@ fn facts(running: Slot, boot: &str, table: SlotTable) -> BootFacts {
 }
 
 fn armed() -> Armed {
-    Armed { target: target(), baseline: Baseline::default(), boot: "one".into() }
+    Armed { target: target(), baseline: Baseline::default(), boot: "one".into(), kind: TrialKind::Restart }
 }
 
 fn trial() -> Trial {
@@ -75,7 +75,9 @@ fn the_slot_that_runs_is_never_written_on() {
 
 #[test]
 fn a_cut_around_the_commit_goes_by_the_slot_table() {
-    let written = || Phase::Written(Written { target: target(), baseline: Baseline::default() });
+    let written = || {
+        Phase::Written(Written { target: target(), baseline: Baseline::default(), kind: TrialKind::Restart })
+    };
 
     let before = resume_phase(written(), &facts(Slot::A, "one", SlotTable::FRESH));
     let after = resume_phase(written(), &facts(Slot::A, "one", with_tries(3)));
@@ -114,7 +116,7 @@ fn an_armed_slot_that_has_not_had_its_turn_keeps_it() {
 /// Case 36: a person's restart costs the slot nothing.
 #[test]
 fn a_restart_in_order_gives_the_try_back_and_is_no_verdict() {
-    let (ended, action) = trial().end_boot();
+    let (ended, action) = trial().end_boot(BootEnd::Restart);
     assert_eq!(action, Some(Action::Arm(Slot::B)));
 
     let resumed = resume_phase(Phase::Trial(ended), &facts(Slot::B, "three", with_tries(2)));
@@ -138,7 +140,7 @@ fn a_trial_that_restarts_for_ever_ends() {
     let mut trial = trial();
     let mut boots = 1;
     let failure = loop {
-        let (ended, _) = trial.end_boot();
+        let (ended, _) = trial.end_boot(BootEnd::Restart);
         boots += 1;
         let resumed =
             resume_phase(Phase::Trial(ended), &facts(Slot::B, &format!("boot {boots}"), with_tries(2)));
@@ -210,18 +212,19 @@ fn any_state() -> impl Strategy<Value = SlotState> {
 
 fn any_phase() -> impl Strategy<Value = Phase> {
     let boots = proptest::collection::vec((0..4_u8, any::<bool>()), 1..12);
-    (0..5_u8, boots, any::<bool>()).prop_map(|(kind, boots, failed)| {
+    (0..5_u8, boots, any::<bool>(), 0..3_usize).prop_map(|(phase, boots, failed, kind)| {
+        let kind = [TrialKind::AfterSoft, TrialKind::Restart, TrialKind::Soft][kind];
         let boots = boots.iter().map(|(boot, ended_in_order)| TrialBoot {
             boot: boot.to_string(),
             ended_in_order: *ended_in_order,
         });
         let failure = failed.then(|| Failure::new(Cause::NoVerdict, ""));
-        match kind {
+        match phase {
             0 => Phase::default(),
             1 => Phase::Fetching(Fetching { target: target(), attempts: 0, last_error: None }),
-            2 => Phase::Written(Written { target: target(), baseline: Baseline::default() }),
-            3 => Phase::Armed(Armed { boot: "0".into(), ..armed() }),
-            _ => Phase::Trial(Trial { boots: boots.collect(), failure, ..trial() }),
+            2 => Phase::Written(Written { target: target(), baseline: Baseline::default(), kind }),
+            3 => Phase::Armed(Armed { boot: "0".into(), kind, ..armed() }),
+            _ => Phase::Trial(Trial { boots: boots.collect(), failure, kind, ..trial() }),
         }
     })
 }
@@ -286,4 +289,102 @@ fn a_release_that_panics_is_left_after_its_tries() {
 
     assert_eq!(started, [Slot::B, Slot::B, Slot::B, Slot::A]);
     assert_eq!(cause(&resumed), &Cause::NotStarted);
+}
+
+fn armed_softly() -> Armed {
+    Armed { kind: TrialKind::Soft, ..armed() }
+}
+
+/// The release runs in the boot in which it was armed, so a soft-reboot brought it.
+fn soft_trial() -> Trial {
+    armed_softly().start_trial("one".into())
+}
+
+fn passed_softly() -> Armed {
+    soft_trial().pass_soft("one".into()).0
+}
+
+#[test]
+fn a_soft_trial_leaves_the_slot_table_as_it_is_until_it_has_passed() {
+    let written = Written { target: target(), baseline: Baseline::default(), kind: TrialKind::Soft };
+    let (armed, action) = written.arm_slot("one".into());
+    assert_eq!((&armed, action), (&armed_softly(), None));
+
+    let resumed = resume_phase(Phase::Armed(armed), &facts(Slot::B, "one", SlotTable::FRESH));
+    let Phase::Trial(trial) = resumed.phase else { panic!("no trial") };
+    assert_eq!((trial.kind, resumed.actions), (TrialKind::Soft, vec![]));
+
+    let (passed, action) = trial.pass_soft("one".into());
+    assert_eq!((passed.kind, action), (TrialKind::AfterSoft, Action::Arm(Slot::B)));
+}
+
+/// Case 46: what a soft-reboot has tried is counted at its first boot from the disk all the same.
+#[test]
+fn the_cold_boot_after_a_soft_trial_is_a_counted_trial() {
+    let same_boot = resume_phase(Phase::Armed(passed_softly()), &facts(Slot::B, "one", with_tries(3)));
+    assert_eq!(same_boot.phase, Phase::Armed(passed_softly()));
+
+    let cold = resume_phase(Phase::Armed(passed_softly()), &facts(Slot::B, "two", with_tries(2)));
+    let Phase::Trial(trial) = &cold.phase else { panic!("{cold:?}") };
+    assert_eq!((trial.kind, cold.ended), (TrialKind::Restart, None));
+
+    let spent = SlotTable { priority: Slot::B, ..SlotTable::FRESH };
+    let back = resume_phase(Phase::Armed(passed_softly()), &facts(Slot::A, "five", spent));
+    assert_eq!(cause(&back), &Cause::NotStarted);
+}
+
+#[test]
+fn a_panic_a_hang_or_the_mains_in_a_soft_trial_end_on_the_old_slot_and_say_so() {
+    let resumed = resume_phase(Phase::Trial(soft_trial()), &facts(Slot::A, "two", SlotTable::FRESH));
+
+    let Outcome::Failed(failure) = outcome(&resumed) else { panic!("{resumed:?}") };
+    assert_eq!(failure.cause, Cause::LostBoots);
+    assert_eq!(failure.details, "its soft trial ended without a verdict");
+    assert_eq!(resumed.actions, []);
+}
+
+#[test]
+fn a_failed_check_of_a_soft_trial_is_the_reason_that_is_shown() {
+    let failure = Failure::new(Cause::Check("ssh".into()), "it is dead");
+    let (failed, _) = soft_trial().fail_check(failure.clone());
+
+    let resumed = resume_phase(Phase::Trial(failed), &facts(Slot::A, "two", SlotTable::FRESH));
+
+    assert_eq!(outcome(&resumed), &Outcome::Failed(failure));
+}
+
+#[test]
+fn a_release_that_waits_for_its_soft_trial_keeps_its_turn_through_a_mains_cut() {
+    let resumed = resume_phase(Phase::Armed(armed_softly()), &facts(Slot::A, "two", SlotTable::FRESH));
+
+    assert_eq!(resumed.phase, Phase::Armed(Armed { boot: "two".into(), ..armed_softly() }));
+}
+
+/// A person who restarts the machine to finish an update finishes it.
+#[test]
+fn a_restart_in_order_before_a_soft_trial_makes_it_a_counted_one() {
+    let (armed, action) = armed_softly().end_boot(BootEnd::Restart);
+    assert_eq!((armed.kind, action), (TrialKind::Restart, Some(Action::Arm(Slot::B))));
+    assert_eq!(armed_softly().end_boot(BootEnd::SoftReboot), (armed_softly(), None));
+    assert_eq!(passed_softly().end_boot(BootEnd::Restart), (passed_softly(), None));
+
+    // The power goes between the slot table and the journal.
+    let cut = resume_phase(Phase::Armed(armed_softly()), &facts(Slot::B, "two", with_tries(2)));
+    let Phase::Trial(trial) = cut.phase else { panic!("no trial") };
+    assert_eq!(trial.kind, TrialKind::Restart);
+    let panicked = SlotTable { priority: Slot::B, ..SlotTable::FRESH };
+    let spent = resume_phase(Phase::Armed(armed_softly()), &facts(Slot::A, "five", panicked));
+    assert_eq!(spent.phase, Phase::Armed(Armed { boot: "five".into(), ..armed_softly() }));
+}
+
+#[test]
+fn a_restart_in_order_during_a_soft_trial_goes_on_with_a_counted_one() {
+    let (ended, action) = soft_trial().end_boot(BootEnd::Restart);
+    assert_eq!(action, Some(Action::Arm(Slot::B)));
+
+    let resumed = resume_phase(Phase::Trial(ended), &facts(Slot::B, "two", with_tries(2)));
+
+    let Phase::Trial(trial) = resumed.phase else { panic!("no trial") };
+    assert_eq!((trial.kind, trial.boots.len(), trial.lost_boots()), (TrialKind::Restart, 2, 0));
+    assert_eq!(soft_trial().end_boot(BootEnd::SoftReboot), (soft_trial(), None));
 }
