@@ -61,7 +61,7 @@ fn at(scene: &Scene, moment: u64) {
     let cut = choose_cut(&log, places, moment, &mut chance);
     log.cut_power(&machine.edit_disk().unwrap(), cut, &mut chance).unwrap();
 
-    let mut running = machine.start().unwrap();
+    let mut running = machine.start_machine().unwrap();
     wait_until_back(&mut running);
     let said = run(
         &running,
@@ -98,7 +98,7 @@ fn record(scene: &Scene) -> UpdateRecording {
         table_before: map.slot_table_blocks(),
     };
     drop(map);
-    let mut running = machine.start().unwrap();
+    let mut running = machine.start_machine().unwrap();
     wait_until_back(&mut running);
     run(&running, &INSTALL.replace("DEVICE", &device(&running, &newer)));
     running.wait_for_words("starting slot B", PATIENCE).unwrap_or_else(|error| panic!("{error}"));
