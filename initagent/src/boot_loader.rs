@@ -2,7 +2,7 @@
 //! damaged or older.
 //!
 //! Knows where they are, and in which order they are replaced: every GRUB before every shim, since a newer shim may
-//! revoke an older GRUB, and never the other way round. [`judge`] decides file by file; `image_format::fat` and
+//! revoke an older GRUB, and never the other way round. `judge` decides file by file; `image_format::fat` and
 //! `image_format::bios_core` make each replacement one sector. Refuses to act for a slot that has not proven itself, and
 //! to bring back what is older. Invariant: after any prefix of the writes both ways of booting work as before or better.
 //!

@@ -1,7 +1,7 @@
 //! What the machine keeps, and whether it can: the words about STATE that outlast the initramfs.
 //!
 //! Knows the record that the initramfs leaves, and what people must read of it. Refuses to mount or to
-//! repair: the initramfs does the one, a person's order ([`order`]) or the initramfs the other.
+//! repair: the initramfs does the one, a person's order (`order`) or the initramfs the other.
 //! Invariant: a machine whose STATE is not in use says so wherever somebody looks, with what to do next.
 
 use std::fs;

@@ -1,6 +1,6 @@
 //! Looks at STATE on the running machine, and says what is wrong and what to do about it.
 //!
-//! Knows what the kernel and the record say of it; [`StateFacts::judge`] decides from these alone. Refuses to change
+//! Knows what the kernel and the record say of it; `StateFacts::judge` decides from these alone. Refuses to change
 //! anything: e2fsck is asked to only look. Invariant: whatever is found wrong comes with what to do next.
 //!
 //! Documentation: proc_pid_mountinfo(5), statvfs(3), Documentation/ABI/testing/sysfs-fs-ext4 of the kernel.

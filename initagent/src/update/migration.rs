@@ -1,6 +1,6 @@
 //! Lets a new release bring a program's data into a new form, on a copy, so that the old release finds its own again.
 //!
-//! A hook is a folder below [`HOOKS`] with a file `folder`, which names the data, and a program `run`, which is given
+//! A hook is a folder below `HOOKS` with a file `folder`, which names the data, and a program `run`, which is given
 //! a copy of it. When all hooks of a release have ended well, data and copies change places (`RENAME_EXCHANGE` of
 //! rename(2)); what was there before stays beside until the release has proven itself. Knows no format of any data.
 //! Refuses to touch data in place. Invariant: at every moment, whatever cut comes, the folder is whole, and is either

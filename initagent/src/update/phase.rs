@@ -6,7 +6,7 @@
 //!             └──────────┴────────┴───────┴──→ Steady, with what failed or who gave it up
 //! ```
 //!
-//! A soft trial ([`TrialKind::Soft`]) goes from `Trial` to `Armed` once more: what has proven itself without a restart
+//! A soft trial (`TrialKind::Soft`) goes from `Trial` to `Armed` once more: what has proven itself without a restart
 //! of the kernel still has to start from the disk, and that boot is a trial as every other is.
 //!
 //! One struct per phase; a transition consumes the phase that it leaves, so that an order of steps that would
