@@ -1,6 +1,6 @@
 //! What an installation does, and in which order: plan, write, prove, start.
 //!
-//! Everything that can be refused is refused by [`Installation::prepare`], which writes nothing. Afterwards the disk has
+//! Everything that can be refused is refused by `Installation::prepare`, which writes nothing. Afterwards the disk has
 //! no boot sector until digest, signature and reading back agree.
 
 use std::io;

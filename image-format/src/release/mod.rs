@@ -1,6 +1,6 @@
 //! What a publisher says to the machines of a fleet: which keys count, and which release a channel offers.
 //!
-//! Knows the two signed documents of a repository ([`root`], [`channel_path`]), what a client keeps of them
+//! Knows the two signed documents of a repository ([`root`], [`channel`]), what a client keeps of them
 //! ([`trust`]) and which release is for this machine now ([`rollout`]). Refuses to know where bytes come
 //! from, what the time is, and what a payload holds. Invariant: no value of a document exists before
 //! enough keys of its role signed its bytes, and what a client has accepted never goes back. A client asks by

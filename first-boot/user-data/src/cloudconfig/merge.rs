@@ -1,6 +1,6 @@
 //! Several documents become one.
 //!
-//! Knows cloud-init's mergers, and by [`path_parts`] what is done without one. Refuses to know what a key
+//! Knows cloud-init's mergers, and by `parts` what is done without one. Refuses to know what a key
 //! means. Invariants: what comes later wins unless `merge_how` says otherwise; what the user says wins
 //! over what the vendor says; whatever a part says and is not used is told, with its place.
 //!

@@ -1,7 +1,7 @@
 //! `coreos.units`.
 //!
 //! Knows contents, drop-ins, enable, mask, runtime and command. Refuses to know what people get in by,
-//! which [`crate::protected_paths`] does. Invariant: a bad unit costs itself only.
+//! which [`crate::protected`] does. Invariant: a bad unit costs itself only.
 //!
 //! Documentation: coreos-cloudinit's `Documentation/cloud-config.md`, section "units", systemd.unit(5),
 //! networkd's files in systemd.network(5), systemd.netdev(5) and systemd.link(5).
