@@ -110,8 +110,9 @@ impl Default for UpdateSettings {
             check_patience: Duration::from_mins(5),
             soak: Duration::from_mins(1),
             deadline: Duration::from_mins(15),
-            // It interrupts services less than a restart does, and every accident ends on the old slot.
-            soft_trials: SoftTrials::Auto,
+            // It interrupts services less than a restart does. Yet no machine has passed one: the new root comes up, and
+            // the deadline of its trial cannot be set. Until that is mended, who wants it asks for it.
+            soft_trials: SoftTrials::Off,
             warnings: Vec::new(),
         }
     }
@@ -390,10 +391,10 @@ mod tests {
     }
 
     #[test]
-    fn soft_trials_are_had_unless_somebody_said_otherwise() {
+    fn soft_trials_are_had_only_where_somebody_asked_for_them() {
         let soft_trials = |text: &str| read(&[("etc/catamaran/update.d/1.conf", text)]).soft_trials;
 
-        assert_eq!(soft_trials(""), SoftTrials::Auto);
+        assert_eq!(soft_trials(""), SoftTrials::Off);
         assert_eq!(soft_trials("TRIAL_SOFT=auto\n"), SoftTrials::Auto);
         assert_eq!(soft_trials("TRIAL_SOFT=off\n"), SoftTrials::Off);
         assert_eq!(soft_trials("TRIAL_SOFT=maybe\n"), SoftTrials::Off);

@@ -73,7 +73,7 @@ fn main() -> ExitCode {
 fn all() -> Vec<Story> {
     let mut stories = vec![
         Story::sampled("update_moves_and_comes_back", update::moves_and_comes_back),
-        Story::sampled("soft_trial_ends_on_the_slot_it_earned", soft_trial::ends_on_the_slot_it_earned),
+        Story::by_name("soft_trial_ends_on_the_slot_it_earned", soft_trial::ends_on_the_slot_it_earned),
         Story::every_time("second_boot_changes_nothing", second_boot::changes_nothing),
         Story::every_time("worst_user_data_leaves_ssh", worst_user_data::everything),
         Story::sampled("first_boot_bios_nocloud", first_boot::bios),

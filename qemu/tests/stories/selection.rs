@@ -10,7 +10,7 @@ use crate::runner::{Frequency, Story};
 /// What the command line asks for.
 #[derive(Debug, Default)]
 pub(crate) struct Selection {
-    /// Parts of names; a story with any of them is taken, and without parts each story.
+    /// Parts of names; a story with any of them is taken, and without parts each story of what is done.
     name_parts: Vec<String>,
     /// Changes from commit to commit, so that the sample moves through all stories as the project goes on.
     seed: Option<String>,
@@ -38,12 +38,13 @@ impl Selection {
     /// The stories to run. A sample keeps the order of what runs every time, and puts the others behind it.
     pub(crate) fn choose(&self, stories: Vec<Story>) -> Vec<Story> {
         let wanted = |story: &Story| {
-            self.name_parts.is_empty() || self.name_parts.iter().any(|part| story.name.contains(part))
+            let is_named = self.name_parts.iter().any(|part| story.name.contains(part));
+            is_named || self.name_parts.is_empty() && story.frequency != Frequency::ByName
         };
         let mut chosen: Vec<Story> = stories.into_iter().filter(wanted).collect();
         if let Some(seed) = &self.seed {
             chosen.sort_by_key(|story| match story.frequency {
-                Frequency::EveryTime => 0,
+                Frequency::ByName | Frequency::EveryTime => 0,
                 Frequency::Sampled => hash_with_seed(seed, &story.name).max(1),
             });
         }
