@@ -49,8 +49,11 @@ fn set_runtime_watchdog(programs: &dyn ProgramRunner, timeout: Duration) {
 pub(crate) fn start_deadline(programs: &dyn ProgramRunner, deadline: Duration) -> Result<(), RunError> {
     let words = [
         "--quiet",
-        // A timer waits for sysinit.target; the boot must not wait for that here.
-        "--no-block",
+        // By default a timer and its service wait for sysinit.target. The boot must not wait for that here, since
+        // hooks that migrate data stand between, and systemd-run waits for a timer, `--no-block` or not. A boot that
+        // never comes so far has a deadline, too.
+        "--timer-property=DefaultDependencies=no",
+        "--property=DefaultDependencies=no",
         "--unit",
         TIMER,
         "--on-active",
