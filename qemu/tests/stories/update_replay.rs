@@ -19,8 +19,8 @@ use crate::runner::Story;
 use crate::scene::{PATIENCE, Scene, discard, pull_the_plug, run, throw_away, wait_until_back};
 use crate::update::{device, make_release};
 
-/// As many as there are moments of the first boot; `CATAMARAN_UPDATE_CUTS=200` is for a proof.
-const CUTS: u64 = 20;
+/// The first of a run costs the recording of an update, five minutes; `CATAMARAN_UPDATE_CUTS=200` is for a proof.
+const CUTS: u64 = 2;
 /// The other half of the moments is spread over the whole update, which is mostly bytes of the idle slot.
 const NEAR_TABLE: usize = 8;
 
