@@ -22,7 +22,7 @@ const MIN_SAMPLED: usize = 4;
 /// How often CI runs a story.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Frequency {
-    /// When it is named: what it wants does not hold yet
+    /// When it is named: what it wants was not seen to hold yet
     ByName,
     /// In each run: no other story proves what it proves
     EveryTime,
