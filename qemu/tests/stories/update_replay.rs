@@ -78,7 +78,7 @@ fn at(scene: &Scene, moment: u64) {
 fn choose_cut(log: &WriteLog, places: &UpdatePlaces, moment: u64, chance: &mut SeededRandom) -> usize {
     let mut below = |count: usize| usize::try_from(chance.number_below(count as u64)).unwrap();
     let events = log.write_events().len();
-    if moment % 2 == 0 {
+    if moment.is_multiple_of(2) {
         return below(events);
     }
     let near = table_moments(log, places);
