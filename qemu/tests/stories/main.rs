@@ -27,6 +27,7 @@ mod lost_state;
 mod metadata_service;
 mod metal;
 mod power_cut;
+mod repaired_loaders;
 mod runner;
 mod scene;
 mod second_boot;
@@ -92,6 +93,10 @@ fn all() -> Vec<Story> {
         Story::sampled("zeroed_kernel_falls_through_uefi", broken_kernel::uefi),
         Story::sampled("garbage_in_env0_leaves_env1", lost_slot_table::first_copy),
         Story::sampled("garbage_in_both_copies_boots", lost_slot_table::both_copies),
+        Story::sampled(
+            "repaired_boot_loaders_start_by_every_firmware",
+            repaired_loaders::start_by_every_firmware,
+        ),
         Story::sampled("lost_state_leaves_ssh", lost_state::without_superblock),
         Story::sampled("zeroed_primary_gpt_boots_bios", lost_partition_table::bios),
         Story::sampled("zeroed_primary_gpt_boots_uefi", lost_partition_table::uefi),

@@ -18,7 +18,7 @@ use crate::update::{device, make_release};
 /// A check that fails in slot B when it is told to, and a unit that asks to outlive the switch.
 const SETTINGS: &str = "set -e
     sudo mkdir -p /etc/catamaran/update.d /etc/catamaran/health.d/required.d
-    printf 'TRIAL_SOAK=3s\\nTRIAL_PATIENCE=20s\\n' | sudo tee /etc/catamaran/update.d/10-story.conf >/dev/null
+    printf 'TRIAL_SOFT=auto\\nTRIAL_SOAK=3s\\nTRIAL_PATIENCE=20s\\n' | sudo tee /etc/catamaran/update.d/10-story.conf >/dev/null
     printf '%s\\n' '#!/bin/sh' 'grep -q \"slot.: .A\" /run/catamaran/boot.json && exit 0' \\
         '[ ! -e /etc/story-sick ] || { echo the database is gone; exit 3; }' |
         sudo tee /etc/catamaran/health.d/required.d/10-story.sh >/dev/null
@@ -40,7 +40,7 @@ const INSTALL: &str = "set -e
 const RUNNING: &str = "grep -o '\"slot\": \"[AB]\"' /run/catamaran/boot.json";
 
 pub(crate) fn ends_on_the_slot_it_earned(scene: &Scene) {
-    let release = make_release(scene, &scene.settling().disk, Version::new(90, 1, 0), 1);
+    let release = make_release(scene, &scene.settling().disk, Version::new(90, 1, 0), 4);
     let machine = scene.settled("soft-trial").beside(&release, Bus::Virtio).watchdog();
     let mut running = machine.build().unwrap().start_machine().unwrap();
     wait_until_back(&mut running);

@@ -160,7 +160,8 @@ pub(crate) fn device(running: &RunningMachine, release: &Path) -> String {
     format!("/dev/{}", run(running, &script).trim())
 }
 
-/// The root of a machine under another version and salt: another root hash, so another release.
+/// The root of a machine under another version and salt: another root hash, so another release. The seed is another
+/// for each release of all stories, since they run beside each other and files are named by it.
 pub(crate) fn make_release(scene: &Scene, disk: &Path, version: Version, seed: u8) -> PathBuf {
     let map = DiskMap::of(DiskEditor::open_disk(disk).unwrap());
     let (envelope, _) = map.envelope(Slot::A);
